@@ -1,0 +1,54 @@
+# `make help` lists the targets. Nothing has to be installed before any of them but Python 3.11+ and a C++ compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+DATA := data/code-search
+RUNS := runs/quickstart-random runs/quickstart-spectral
+
+.PHONY: help install quickstart test test-slow lint type clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+install: $(STAMP)  ## everything into .venv; a second call does nothing
+
+# torch comes first: DeepSpeed's setup imports it, which build isolation would hide.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Coterie needs Python 3.11 or later: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch setuptools wheel ninja numpy
+	$(PIP) --no-build-isolation deepspeed
+	$(PIP) --no-build-isolation -e '.[cpu,dev]'
+	@touch $@
+
+quickstart: install  ## random batches against chosen ones, on real data, in a few minutes
+	coterie dataset code-search $(DATA) --limit 24000
+	coterie run configs/quickstart.yaml run_dir=runs/quickstart-random selection.strategy=random
+	coterie run configs/quickstart.yaml run_dir=runs/quickstart-spectral selection.strategy=spectral
+	@echo
+	coterie compare $(RUNS)
+	@echo
+	coterie search runs/quickstart-spectral "open a zip file and list its members" \
+	    "compute the mean of each group" "retry a request after a delay"
+
+test: install  ## the default tests, under 8 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: install  ## style, spelling, and the direction of imports
+	ruff check .
+	ruff format --check .
+	codespell
+	lint-imports
+
+type: install  ## static types
+	pyright
+
+clean:  ## runs and data, not the environment
+	rm -rf runs data
