@@ -1,0 +1,1 @@
+"""Selection: which pairs share a batch. Knows nothing of training, imports nothing of ours."""

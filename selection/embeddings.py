@@ -1,0 +1,120 @@
+"""The store of embeddings: U and V of every pair, written shard by shard, read as memory maps.
+
+One file per shard, float [2, rows, d], holds u and v of its pairs in index order; it is renamed into place when it
+is finished, so that a pass that was cut off goes on with the shards that are missing. The manifest follows when
+all are there. On disk: 2 * N * d * 2 (float16) or 4 (float32) bytes.
+
+Legend: n pairs, d dimensions.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from selection.artifacts import has_manifest, read_manifest, write_array, write_json, write_manifest
+from selection.errors import ArtifactError, JobError
+
+KIND = "embeddings"
+_INPUTS = "inputs.json"
+_NORM_TOLERANCE = 2e-2  # float16 alone costs 1e-3; more means that the encoder does not normalise
+
+
+class EmbeddingStore:
+    """The embeddings of one data set by one checkpoint.
+
+    Args:
+        folder: where the store is, or will be.
+        shard_sizes: pairs in each shard, in index order.
+        inputs: what the embeddings are made from (hashes of index and checkpoint, dtype); shards that were made
+            from something else are thrown away.
+    """
+
+    def __init__(self, folder: Path, shard_sizes: list[int], inputs: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._shard_sizes = shard_sizes
+        self._inputs = dict(inputs)
+        if not self._has_same_inputs():
+            shutil.rmtree(folder, ignore_errors=True)
+            write_json(folder / _INPUTS, self._inputs)
+
+    @property
+    def num_pairs(self) -> int:
+        """N."""
+        return sum(self._shard_sizes)
+
+    def missing_shards(self) -> list[int]:
+        """Shards that have pairs and no finished file."""
+        return [
+            shard
+            for shard, size in enumerate(self._shard_sizes)
+            if size and not self._shard_path(shard).is_file()
+        ]
+
+    def write_shard(
+        self, shard: int, U: Float[np.ndarray, "n d"], V: Float[np.ndarray, "n d"]
+    ) -> None:
+        """Write the embeddings of one shard, in index order.
+
+        Raises:
+            JobError: a row is not finite or not on the unit sphere.
+        """
+        both = np.stack([U, V])
+        norms = np.linalg.norm(both.astype(np.float32, copy=False), axis=2)
+        if not np.all(np.abs(norms - 1) <= _NORM_TOLERANCE):  # also catches NaN
+            bad = int(np.argmax(~(np.abs(norms - 1) <= _NORM_TOLERANCE).all(axis=0)))
+            raise JobError(
+                f"the encoder gave row {bad} of shard {shard} the norms {norms[:, bad].tolist()}, expected 1; "
+                "training may have diverged: look at train/loss and lower train.optimizer.lr"
+            )
+        dtype = self._inputs.get("dtype", "float32")
+        write_array(self._shard_path(shard), both.astype(dtype, copy=False))
+
+    def complete(self) -> None:
+        """Write the manifest.
+
+        Raises:
+            ArtifactError: a shard is missing.
+        """
+        if missing := self.missing_shards():
+            raise ArtifactError(
+                f"{self.folder}: {len(missing)} shards have no embeddings; embed again"
+            )
+        names = [self._shard_path(s).name for s, size in enumerate(self._shard_sizes) if size]
+        write_manifest(
+            self.folder, KIND, names, {"num_pairs": self.num_pairs, "inputs": self._inputs}
+        )
+
+    def is_complete(self) -> bool:
+        """Whether every shard and the manifest are there."""
+        return has_manifest(self.folder)
+
+    def _shard_path(self, shard: int) -> Path:
+        return self.folder / f"shard-{shard:06d}.npy"
+
+    def _has_same_inputs(self) -> bool:
+        try:
+            return json.loads((self.folder / _INPUTS).read_text()) == self._inputs
+        except (FileNotFoundError, ValueError):
+            return False
+
+
+def load_embeddings(folder: Path) -> tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "n d"]]:
+    """U and V of a complete store, float32 and contiguous, as FAISS wants them: 8 * N * d bytes.
+
+    Raises:
+        ArtifactError: the store is incomplete or a file was altered.
+    """
+    manifest = read_manifest(folder, KIND, hashes=False)
+    shards = [np.load(folder / name, mmap_mode="r") for name in manifest["files"]]
+    num_pairs, dim = manifest["num_pairs"], shards[0].shape[2]
+    both = np.empty((2, num_pairs, dim), np.float32)
+    start = 0
+    for shard in shards:
+        both[:, start : start + shard.shape[1]] = shard
+        start += shard.shape[1]
+    return both[0], both[1]

@@ -1,0 +1,55 @@
+"""Ray carries the kernels of selection to other processes and machines; the kernels know nothing of it."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numba
+import ray
+from ray.exceptions import RayTaskError
+
+from selection.errors import ArtifactError, ConfigError, JobError
+
+_TASKS_IN_FLIGHT_PER_CPU = 2
+
+
+def run_remote(function: Callable, *args: Any, num_cpus: float, **kwargs: Any) -> Any:
+    """Call `function` in a Ray worker that owns `num_cpus` CPUs, and wait for its result.
+
+    Raises:
+        ConfigError, ArtifactError, JobError: as `function` raised them.
+    """
+    future = (
+        ray.remote(_with_threads)
+        .options(num_cpus=num_cpus, max_retries=1)
+        .remote(int(num_cpus), function, args, kwargs)
+    )
+    try:
+        return ray.get(future)
+    except RayTaskError as error:
+        if isinstance(error.cause, ConfigError | ArtifactError | JobError):
+            raise error.cause from None
+        raise
+
+
+def ray_map(function: Callable, tasks: Iterable[Any]) -> Iterator[Any]:
+    """Like `map`, in Ray workers of one CPU each; results keep the order of `tasks`.
+
+    Tasks are drawn from the iterable as workers become free, so that not all of them are in memory at once.
+    """
+    submit = ray.remote(_with_threads).options(num_cpus=1)
+    most = _TASKS_IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    running: deque[ray.ObjectRef] = deque()
+    for task in tasks:
+        running.append(submit.remote(1, function, (task,), {}))
+        if len(running) >= most:
+            yield ray.get(running.popleft())
+    while running:
+        yield ray.get(running.popleft())
+
+
+def _with_threads(num_threads: int, function: Callable, args: tuple, kwargs: dict) -> Any:
+    """Call `function` with numba limited to the CPUs that Ray granted; Ray itself sets OMP_NUM_THREADS."""
+    numba.set_num_threads(max(1, min(num_threads, os.cpu_count() or 1)))
+    return function(*args, **kwargs)

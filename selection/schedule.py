@@ -1,0 +1,129 @@
+"""The schedule: what selection promises and training consumes, the contract between the two.
+
+A schedule is an artifact of two arrays: `batches.npy`, int64 [num_batches, B], in which every pair id occurs at
+most once, and `leftover.npy`, int64, the ids that found no place and go first in the next round. Both map into
+memory. Neither depends on the number of ranks: rank i of W takes the i-th contiguous slice of B / W ids of each
+batch, so that a run goes on with the same batches when the number of ranks changes.
+
+Legend: n pairs, m batches, b batch size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from selection.artifacts import atomic_folder, hash_json, read_manifest, write_array, write_manifest
+
+KIND = "schedule"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Batches of pair ids, with the manifest that says where they come from."""
+
+    batches: Int64[np.ndarray, "m b"]
+    leftover: Int64[np.ndarray, "r"]
+    manifest: dict[str, Any]
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in one epoch."""
+        return len(self.batches)
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of the two arrays."""
+        return hash_json([entry["hash"] for entry in self.manifest["files"].values()])
+
+    def batch_at(self, step: int) -> Int64[np.ndarray, "b"]:
+        """Ids of the batch that training takes at `step` of the round, counted over its epochs."""
+        epoch, position = divmod(step, self.num_batches)
+        return self.batches[self.epoch_order(epoch)[position]]
+
+    def epoch_order(self, epoch: int) -> Int64[np.ndarray, "m"]:
+        """Order of the batches in an epoch, a function of (seed, round, epoch) alone."""
+        key = [self.manifest["seed"], self.manifest["round"], epoch]
+        return np.random.default_rng(key).permutation(self.num_batches)
+
+
+def rank_slice(
+    batch: Int64[np.ndarray, "b"],
+    rank: int,
+    world_size: int,
+) -> Int64[np.ndarray, "b_local"]:
+    """The ids of `batch` that `rank` reads: its contiguous slice of b / world_size."""
+    size, rest = divmod(len(batch), world_size)
+    if rest:
+        raise ValueError(f"a batch of {len(batch)} does not divide over {world_size} ranks")
+    return batch[rank * size : (rank + 1) * size]
+
+
+def check_batches(
+    batches: Int64[np.ndarray, "m b"],
+    leftover: Int64[np.ndarray, "r"],
+    num_pairs: int,
+) -> None:
+    """Check that the ids of `batches` and `leftover` are 0 .. num_pairs - 1, each exactly once.
+
+    Raises:
+        ValueError: an id is missing, repeated or out of range; a strategy is defective.
+    """
+    ids = np.concatenate([batches.ravel(), leftover])
+    if len(ids) != num_pairs or ids.min() < 0 or ids.max() >= num_pairs:
+        raise ValueError(f"{len(ids)} ids in batches and leftover, expected 0 to {num_pairs - 1}")
+    counts = np.bincount(ids, minlength=num_pairs)
+    if counts.max() > 1:
+        raise ValueError(f"id {int(counts.argmax())} is scheduled {int(counts.max())} times")
+
+
+def write_schedule(
+    folder: Path,
+    batches: Int64[np.ndarray, "m b"],
+    leftover: Int64[np.ndarray, "r"],
+    fields: Mapping[str, Any],
+) -> Schedule:
+    """Write a schedule and open it.
+
+    Args:
+        folder: where; a schedule that is there already is replaced.
+        batches: pair ids by batch.
+        leftover: pair ids in no batch.
+        fields: what the manifest says beside the arrays: at least `seed`, `round` and `strategy`.
+
+    Raises:
+        ValueError: ids are missing, repeated or out of range.
+    """
+    num_pairs = batches.size + len(leftover)
+    check_batches(batches, leftover, num_pairs)
+    counts = {
+        "num_pairs": num_pairs,
+        "num_batches": len(batches),
+        "batch_size": batches.shape[1],
+        "num_leftover": len(leftover),
+    }
+    with atomic_folder(folder) as temporary:
+        write_array(temporary / "batches.npy", batches.astype(np.int64, copy=False))
+        write_array(temporary / "leftover.npy", leftover.astype(np.int64, copy=False))
+        write_manifest(temporary, KIND, ["batches.npy", "leftover.npy"], {**counts, **fields})
+    return open_schedule(folder)
+
+
+def open_schedule(folder: Path, expected: Mapping[str, Any] | None = None) -> Schedule:
+    """Open and verify the schedule in `folder`; its arrays are mapped, not read.
+
+    Raises:
+        ArtifactError: it is incomplete, altered, or a field differs from `expected`.
+    """
+    manifest = read_manifest(folder, KIND, expected)
+    batches = np.load(folder / "batches.npy", mmap_mode="r")
+    leftover = np.load(folder / "leftover.npy", mmap_mode="r")
+    return Schedule(batches, leftover, manifest)
+
+
+def schedule_folder(schedules: Path, round_number: int) -> Path:
+    """Where the schedule of a round lies: `schedules/round-00003`."""
+    return schedules / f"round-{round_number:05d}"

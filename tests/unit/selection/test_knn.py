@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selection.config import GraphConfig
+from selection.knn import drop_self, find_neighbors, recall_at_k
+from tests.conftest import planted_pairs
+
+
+def brute_force(queries, base, k):
+    similarities = queries.astype(np.float64) @ base.T.astype(np.float64)
+    np.fill_diagonal(similarities, -np.inf)
+    return np.argsort(-similarities, axis=1)[:, :k]
+
+
+def test_flat_search_equals_brute_force(random_pairs):
+    U, V = random_pairs
+    neighbors = find_neighbors(U, V, GraphConfig(num_neighbors=7, index="flat"))
+    assert recall_at_k(neighbors.v_of_u, brute_force(U, V, 7)) == 1
+    assert recall_at_k(neighbors.u_of_v, brute_force(V, U, 7)) == 1
+    assert neighbors.recall == 1
+
+
+def test_ivf_search_reports_the_recall_it_has():
+    U, V, _ = planted_pairs(num_clusters=40, per_cluster=50, dim=16)
+    neighbors = find_neighbors(U, V, GraphConfig(num_neighbors=8, index="ivf", min_recall=0.9))
+    true = min(
+        recall_at_k(neighbors.v_of_u, brute_force(U, V, 8)),
+        recall_at_k(neighbors.u_of_v, brute_force(V, U, 8)),
+    )
+    assert neighbors.recall >= 0.9
+    assert true == pytest.approx(neighbors.recall, abs=0.04)  # a sample of 512 of 2,000 queries
+
+
+def test_never_its_own_neighbor_even_among_equal_points():
+    U = np.zeros((20, 4), np.float32)
+    U[:, 0] = 1
+    neighbors = find_neighbors(U, U, GraphConfig(num_neighbors=5))
+    assert not (neighbors.v_of_u == np.arange(20)[:, None]).any()
+
+
+def test_k_is_at_most_the_number_of_others(random_pairs):
+    U, V = random_pairs
+    assert find_neighbors(U[:4], V[:4], GraphConfig(num_neighbors=16)).v_of_u.shape == (4, 3)
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.randoms(use_true_random=False))
+def test_drop_self(k, num_rows, random):
+    ids = np.array([random.sample(range(20), k + 1) for _ in range(num_rows)])
+    own = np.array([random.randrange(20) for _ in range(num_rows)])
+    for row, mine, kept in zip(ids, own, drop_self(ids, own), strict=True):
+        assert list(kept) == [i for i in row if i != mine][:k]

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selection.affinity import build_affinity
+from selection.config import GraphConfig, SpectralConfig
+from selection.exchange import exchange
+from selection.knn import find_neighbors
+from selection.partition import balanced_clusters, child_sizes, fill_exactly, partition
+from selection.quality import captured_affinity, random_batches
+from selection.refine import swap_refine
+from tests.conftest import planted_pairs
+from tests.unit.selection.test_spectral import random_graph
+
+
+def graph_of(U, V, batch_size, num_neighbors=8):
+    neighbors = find_neighbors(U, V, GraphConfig(num_neighbors=num_neighbors))
+    return build_affinity(U, V, neighbors, batch_size, 0.1)
+
+
+def test_planted_clusters_are_found():
+    U, V, cluster_ids = planted_pairs(num_clusters=24, per_cluster=16, dim=32)
+    batches = partition(graph_of(U, V, 16), 16, SpectralConfig(), (0,))
+    assert batches.shape == (24, 16)
+    purity = np.mean([np.bincount(cluster_ids[batch]).max() / 16 for batch in batches])
+    assert purity > 0.95
+
+
+def test_two_levels_keep_sizes_exact_and_beat_random():
+    U, V, _ = planted_pairs(num_clusters=60, per_cluster=20, dim=16)
+    affinity = graph_of(U, V, 8)
+    batches = partition(affinity, 8, SpectralConfig(fan_out=6, num_eigenvectors=6), (1,))
+    np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(1200))
+    random = random_batches(1200, 8, 150, np.random.default_rng(0))
+    assert captured_affinity(affinity, batches) > 10 * captured_affinity(affinity, random)
+
+
+def test_the_mapper_decides_where_not_what():
+    U, V, _ = planted_pairs(num_clusters=30, per_cluster=20, dim=16)
+    affinity, config = graph_of(U, V, 10), SpectralConfig(fan_out=4)
+
+    def backwards(function, tasks):
+        return [function(task) for task in list(tasks)[::-1]][::-1]
+
+    plain = partition(affinity, 10, config, (3,))
+    np.testing.assert_array_equal(plain, partition(affinity, 10, config, (3,), map_tasks=backwards))
+    assert not np.array_equal(plain, partition(affinity, 10, config, (4,)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 12), st.integers(2, 5), st.integers(0, 200), st.integers(2, 5), st.integers(0, 9)
+)
+def test_any_graph_gives_every_node_once(num_batches, batch_size, num_links, fan_out, seed):
+    graph = random_graph(num_batches * batch_size, num_links, seed).astype(np.float32)
+    batches = partition(graph, batch_size, SpectralConfig(fan_out=fan_out), (seed,))
+    refined = swap_refine(graph, batches, 2)
+    for result in (batches, refined):
+        assert result.shape == (num_batches, batch_size)
+        np.testing.assert_array_equal(np.sort(result.ravel()), np.arange(num_batches * batch_size))
+    assert captured_affinity(graph, refined) >= captured_affinity(graph, batches) - 1e-6
+
+
+@given(st.integers(1, 5000), st.integers(2, 64))
+def test_child_sizes(num_batches, fan_out):
+    sizes = child_sizes(num_batches, fan_out)
+    assert sizes.sum() == num_batches
+    assert sizes.max() - sizes.min() <= 1
+    assert len(sizes) > 1 or num_batches == 1
+    assert len(sizes) <= fan_out**1.5 + 1
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=8).filter(any), st.integers(0, 5))
+def test_fill_exactly_gives_each_column_its_number(capacities, seed):
+    capacities = np.array(capacities)
+    scores = np.random.default_rng(seed).standard_normal((capacities.sum(), len(capacities)))
+    cluster_ids = fill_exactly(scores.astype(np.float32), capacities)
+    np.testing.assert_array_equal(np.bincount(cluster_ids, minlength=len(capacities)), capacities)
+
+
+def test_fill_exactly_follows_the_scores_where_they_fit():
+    scores = np.eye(3, dtype=np.float32)[[2, 0, 1, 1, 0, 2]]
+    np.testing.assert_array_equal(fill_exactly(scores, np.array([2, 2, 2])), [2, 0, 1, 1, 0, 2])
+
+
+def test_balanced_clusters_of_equal_points():
+    points = np.ones((12, 3), np.float32) / np.sqrt(3).astype(np.float32)
+    cluster_ids = balanced_clusters(points, np.array([4, 4, 4]), np.random.default_rng(0))
+    np.testing.assert_array_equal(np.bincount(cluster_ids), [4, 4, 4])
+
+
+def inside(graph, cluster_ids):
+    rows = np.repeat(cluster_ids, np.diff(graph.indptr))
+    return graph.data[rows == cluster_ids[graph.indices]].sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exchange_keeps_sizes_and_never_loses_affinity(seed):
+    graph = random_graph(120, 900, seed).astype(np.float32)
+    before = np.random.default_rng(seed).permutation(np.repeat(np.arange(4), [20, 30, 30, 40]))
+    after = exchange(graph, before, 4, num_passes=5)
+    np.testing.assert_array_equal(np.bincount(after), [20, 30, 30, 40])
+    assert inside(graph, after) > inside(graph, before)
+    np.testing.assert_array_equal(exchange(graph, before, 4, num_passes=0), before)
+
+
+def test_exchange_mends_a_planted_partition():
+    U, V, cluster_ids = planted_pairs(num_clusters=4, per_cluster=25, dim=16)
+    graph = graph_of(U, V, 25)
+    mixed = cluster_ids.copy()
+    wrong = np.concatenate([np.flatnonzero(cluster_ids == c)[:4] for c in range(4)])
+    mixed[wrong] = np.roll(mixed[wrong], 4)
+    np.testing.assert_array_equal(exchange(graph, mixed, 4, num_passes=5), cluster_ids)
+
+
+def best_swap_gain(graph, batches):
+    """The most that any single swap of two nodes gains, by trying all of them."""
+    dense = graph.toarray()
+    best = 0.0
+    for a, first in enumerate(batches):
+        for second in batches[a + 1 :]:
+            own_i, own_j = dense[first][:, first].sum(1), dense[second][:, second].sum(1)
+            across = dense[first][:, second]
+            gain = across.sum(1)[:, None] + across.sum(0) - own_i[:, None] - own_j - 2 * across
+            best = max(best, gain.max())
+    return best
+
+
+def test_swaps_make_what_they_promise():
+    graph = random_graph(60, 500, 3).astype(np.float32)
+    start = np.random.default_rng(0).permutation(60).reshape(10, 6)
+    end = swap_refine(graph, start, num_sweeps=100)
+    assert captured_affinity(graph, end) > 1.5 * captured_affinity(graph, start)
+    # only the most attractive batch of each node is tried, so a few gains may remain, all of them small
+    assert best_swap_gain(graph, end) < 0.25 * best_swap_gain(graph, start)

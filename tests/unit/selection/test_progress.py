@@ -1,0 +1,33 @@
+import json
+
+from selection.progress import FileProgress, TerminalProgress, track
+
+
+def test_file_progress_is_throttled_but_keeps_the_end(tmp_path):
+    progress = FileProgress(tmp_path / "p.jsonl")
+    for done in range(1001):
+        progress("search", done, 1000)
+    events = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert events[0]["done"] == 0
+    assert events[-1]["done"] == 1000
+    assert len(events) < 100
+
+
+def test_terminal_progress_shows_each_stage(capsys):
+    progress = TerminalProgress()
+    for stage in ("embed", "search"):
+        for done in (0, 50, 100):
+            progress(stage, done, 100)
+    text = capsys.readouterr().err
+    assert "embed" in text
+    assert "search" in text
+    assert "100/100" in text
+
+
+def test_track_reports_what_was_consumed():
+    seen = []
+    items = track("abc", lambda stage, done, total, unit: seen.append((done, total)), "s", "u")
+    next(items)
+    assert seen == [(0, 3)]
+    assert list(items) == ["b", "c"]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]

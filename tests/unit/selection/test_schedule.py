@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from selection.errors import ArtifactError
+from selection.schedule import open_schedule, rank_slice, schedule_folder, write_schedule
+
+FIELDS = {"seed": 5, "round": 2, "strategy": "random"}
+
+
+@pytest.fixture
+def schedule(tmp_path):
+    ids = np.random.default_rng(0).permutation(26)
+    return write_schedule(tmp_path / "s", ids[:24].reshape(6, 4), ids[24:], FIELDS)
+
+
+def test_round_trip(schedule, tmp_path):
+    again = open_schedule(tmp_path / "s", {"round": 2})
+    np.testing.assert_array_equal(again.batches, schedule.batches)
+    np.testing.assert_array_equal(again.leftover, schedule.leftover)
+    assert again.manifest["num_pairs"] == 26
+    assert again.content_hash == schedule.content_hash
+
+
+@pytest.mark.parametrize(
+    ("batches", "leftover", "message"),
+    [
+        ([[0, 1], [1, 2]], [3], "id 1 is scheduled 2 times"),
+        ([[0, 1], [2, 5]], [3], "expected 0 to 4"),
+        ([[0, 1], [2, 3]], [3], "id 3 is scheduled 2 times"),
+    ],
+)
+def test_ids_that_repeat_or_are_missing(tmp_path, batches, leftover, message):
+    with pytest.raises(ValueError, match=message):
+        write_schedule(tmp_path / "s", np.array(batches), np.array(leftover), FIELDS)
+    assert not (tmp_path / "s").exists()
+
+
+def test_another_round_is_refused(schedule, tmp_path):
+    with pytest.raises(ArtifactError, match="round is 2, expected 3"):
+        open_schedule(tmp_path / "s", {"round": 3})
+
+
+def test_every_epoch_visits_every_batch_in_its_own_order(schedule):
+    epochs = [
+        [tuple(schedule.batch_at(step)) for step in range(e * 6, e * 6 + 6)] for e in range(3)
+    ]
+    expected = {tuple(batch) for batch in schedule.batches}
+    assert all(set(epoch) == expected for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    np.testing.assert_array_equal(
+        schedule.epoch_order(1), open_schedule_again(schedule).epoch_order(1)
+    )
+
+
+def open_schedule_again(schedule):
+    from selection.schedule import Schedule
+
+    return Schedule(schedule.batches, schedule.leftover, dict(schedule.manifest))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
+def test_ranks_share_a_batch_in_order(world_size):
+    batch = np.arange(10, 16)
+    slices = [rank_slice(batch, rank, world_size) for rank in range(world_size)]
+    np.testing.assert_array_equal(np.concatenate(slices), batch)
+
+
+def test_ranks_that_do_not_divide_a_batch():
+    with pytest.raises(ValueError, match="does not divide"):
+        rank_slice(np.arange(6), 0, 4)
+
+
+def test_schedule_folder(tmp_path):
+    assert schedule_folder(tmp_path, 3).name == "round-00003"

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selection.config import SelectionConfig
+from selection.errors import ConfigError
+from selection.select import hold_back, make_random_schedule, make_schedule
+from tests.conftest import planted_pairs
+
+NOTHING = np.empty(0, np.int64)
+
+
+@given(st.integers(2, 80), st.integers(2, 20), st.integers(0, 5))
+def test_leftovers_go_first_next_time(num_pairs, batch_size, seed):
+    if num_pairs < batch_size:
+        return
+    rng = np.random.default_rng(seed)
+    _, first = hold_back(num_pairs, batch_size, NOTHING, rng)
+    nodes, second = hold_back(num_pairs, batch_size, first, rng)
+    np.testing.assert_array_equal(np.sort(np.concatenate([nodes, second])), np.arange(num_pairs))
+    assert len(second) == num_pairs % batch_size
+    if num_pairs >= 2 * batch_size:
+        assert not np.intersect1d(first, second).size
+
+
+def test_fewer_pairs_than_a_batch():
+    with pytest.raises(ConfigError, match="batch_size is 8, but there are only 7 pairs"):
+        hold_back(7, 8, NOTHING, np.random.default_rng(0))
+
+
+def test_random_schedule_depends_on_seed_and_round(tmp_path):
+    def batches(seed, number):
+        return make_random_schedule(
+            tmp_path / "s", 50, 8, (seed, number), NOTHING, {}
+        ).batches.tolist()
+
+    assert batches(0, 0) == batches(0, 0)
+    assert batches(0, 0) != batches(0, 1)
+    assert batches(0, 0) != batches(1, 0)
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    U, V, _ = planted_pairs(num_clusters=40, per_cluster=16, dim=16)
+    return U, V
+
+
+def test_spectral_schedule_is_hard_complete_and_reproducible(tmp_path, clustered):
+    def make(name):
+        return make_schedule(
+            tmp_path / name,
+            clustered,
+            12,
+            0.1,
+            SelectionConfig(),
+            (0, 1),
+            np.array([3, 4]),
+            {"step": 9},
+        )
+
+    first, second = make("a"), make("b")
+    assert first.content_hash == second.content_hash
+    assert first.manifest["batch_loss"] > 1.5 * first.manifest["random_batch_loss"]
+    assert first.manifest["step"] == 9
+    assert first.manifest["knn_recall"] == 1
+    assert 0.1 < first.manifest["captured_affinity"] <= 1
+    assert len(first.leftover) == 640 % 12
+    assert not np.intersect1d(first.leftover, [3, 4]).size
+    assert set(first.manifest["seconds"]) >= {"neighbors_s", "affinity_s", "cluster_s", "swap_s"}
+
+
+def test_data_without_structure_is_not_easier_than_random(tmp_path, random_pairs):
+    schedule = make_schedule(
+        tmp_path / "s", random_pairs, 20, 0.1, SelectionConfig(), (0, 1), NOTHING, {}
+    )
+    assert schedule.manifest["batch_loss"] > schedule.manifest["random_batch_loss"]
