@@ -1,0 +1,1 @@
+"""Training: encoders, loss, data by id, DeepSpeed ranks. Imports `selection` only."""
