@@ -10,8 +10,8 @@ body from 0.8) are removed: each would be a false negative in a batch, and a lea
 parts. Of each group the first by package, path and line stays.
 
 The split is by top-level package, so that the held-out part asks for code of authors never trained
-on. Packages with 5% of all pairs or more are trained on; of the others, in the order of a hash, as
-many are held out as give 8% of the pairs, or 2,000 if that is more, or a quarter if that is less.
+on. In the order of a hash, as many packages are held out as give 8% of the pairs, or 2,000 if that
+is more, or a quarter of all if that is less; none of them may be more than a quarter of that part.
 Pairs are ordered by a hash of where they come from: that mixes packages within shards, makes a
 smaller `limit` a prefix of a larger one, and gives the same files for the same environment,
 whatever the number of processes.
@@ -48,7 +48,7 @@ from trainer.datasets.python_functions import Function, functions_of
 NEAR_DUPLICATE_SIMILARITY = 0.8
 MIN_HELDOUT_PAIRS = 2_000
 HELDOUT_SHARE, MAX_HELDOUT_SHARE = 0.08, 0.25
-MAX_HELDOUT_PACKAGE_SHARE = 0.05
+MAX_PACKAGE_SHARE_OF_HELDOUT = 0.25
 PAIRS_PER_SHARD = 2_048
 SEED = 0
 PARTS = ("train", "heldout")
@@ -174,7 +174,7 @@ def split_by_package(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     heldout: set[str] = set()
     num_heldout = 0
     for package in sorted(sizes, key=_hash):
-        if num_heldout < target and sizes[package] < MAX_HELDOUT_PACKAGE_SHARE * len(pairs):
+        if num_heldout < target and sizes[package] <= MAX_PACKAGE_SHARE_OF_HELDOUT * target:
             heldout.add(package)
             num_heldout += sizes[package]
     train = [pair for pair in pairs if pair.package not in heldout]
