@@ -1,0 +1,283 @@
+"""Two real ranks, gloo and DeepSpeed, against one process of plain torch."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from selection.artifacts import has_manifest
+from selection.schedule import open_schedule, schedule_folder, write_schedule
+from tests.distributed import rank_programs
+from tests.distributed.conftest import EPOCHS_PER_ROUND, NUM_ROUNDS
+from tests.distributed.run_ranks import run_ranks
+from trainer.checkpoint import (
+    Position,
+    checkpoint_folder,
+    complete_checkpoints,
+    latest_checkpoint,
+    load_weights,
+    open_checkpoint,
+)
+from trainer.embedder import CheckpointEmbedder
+from trainer.engine import learning_rate_ratio, parameter_groups
+from trainer.losses import info_nce
+from trainer.metrics import read_metrics
+from trainer.model import build_model
+
+STAGES = (0, 1, 2, 3)
+NUM_STEPS = 24
+
+# Round-off of float32 sums in another order, 6e-8 relative, grows over 24 steps of Adam, which divides by gradients as
+# small as eps: 2e-6 was measured. A wrong factor in any gradient shows up above 1e-2.
+LOSS_TOLERANCE = 1e-4
+
+# bfloat16 has three digits, and at this learning rate a run of 24 steps ends 0.12 from the one in float32. This only
+# tells a run that learns from one that does not: without learning the last losses would be five times as high.
+BFLOAT16_LOSS_TOLERANCE = 0.25
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_gathered_gradients_equal_those_of_one_process(world_size, tmp_path):
+    # At temperature 0.03 the bound of the temperature is active.
+    cases = [("float64", 0.2), ("float64", 0.03), ("float32", 0.2)]
+    ranks = run_ranks(rank_programs.mean_contrastive_gradients, world_size, tmp_path, cases=cases)
+    for case, (dtype, temperature) in enumerate(cases):
+        loss, gradients = rank_programs.contrastive_gradients(getattr(torch, dtype), temperature)
+        # A few units in the last place of sums of a dozen terms.
+        tolerance = 1e-13 if dtype == "float64" else 1e-6
+        for mean_loss, mean_gradients, own_scale_gradient in (rank[case] for rank in ranks):
+            torch.testing.assert_close(mean_loss, loss, rtol=tolerance, atol=tolerance)
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(
+                    mean_gradients[name], gradient, rtol=tolerance, atol=tolerance, msg=name
+                )
+            torch.testing.assert_close(
+                own_scale_gradient, gradients["logit_scale"], rtol=tolerance, atol=tolerance
+            )
+
+
+@pytest.fixture(scope="module")
+def runs(workshop, tmp_path_factory):
+    """Names of finished runs: every stage, uninterrupted and with two crashes; all by one pair of ranks."""
+    crashes = {}
+    for stage in STAGES:
+        train = {"zero_stage": stage, "keep_checkpoints": 9}
+        crashes[f"stage-{stage}"] = (train, [])
+        # Before the 9th step of round 0, whose last checkpoint is at 5; and of round 1, before it has one.
+        crashes[f"crashed-{stage}"] = (train, [8, 14])
+    for stage in STAGES[1:]:
+        train = {"zero_stage": stage, "precision": "bfloat16"}
+        crashes[f"bfloat16-{stage}"] = (train, [])
+        crashes[f"bfloat16-crashed-{stage}"] = (train, [8])
+    windows = {"zero_stage": 1, "log_every_steps": 4}
+    crashes["windows"] = (windows, [])
+    crashes["windows-crashed"] = (windows, [7])
+    jobs = {name: workshop.job(name, **train) for name, (train, _) in crashes.items()}
+    # What a crash in the middle of a save leaves behind.
+    leftover = checkpoint_folder(jobs["crashed-2"].checkpoints_folder, 5)
+    leftover.mkdir(parents=True)
+    (leftover / "zero_pp_rank_7_mp_rank_00_optim_states.pt").write_bytes(b"half")
+    messages, _ = run_ranks(
+        rank_programs.train_jobs,
+        2,
+        tmp_path_factory.mktemp("ranks"),
+        jobs=[job.model_dump_json() for job in jobs.values()],
+        crash_at_steps=[steps for _, steps in crashes.values()],
+    )
+    return jobs, dict(zip(jobs, messages, strict=True))
+
+
+def metric(job, name="train/loss"):
+    return {line["step"]: line[name] for line in read_metrics(job.metrics_folder)}
+
+
+@pytest.fixture(scope="module")
+def reference(workshop):
+    """Losses, gradient norms and final model of one process that holds whole batches, in plain torch."""
+    job = workshop.job("reference")
+    train, optimizer_config = job.train, job.train.optimizer
+    model = build_model(job.encoder, job.encoder_folder, train, job.seed)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, optimizer_config.weight_decay),
+        betas=optimizer_config.betas,
+        eps=optimizer_config.eps,
+    )
+    losses, norms = [], []
+    for round_number in range(NUM_ROUNDS):
+        schedule = open_schedule(schedule_folder(workshop.schedules_folder, round_number))
+        for step in range(schedule.num_batches * EPOCHS_PER_ROUND):
+            batch = model.encoder.collate(workshop.index.read(schedule.batch_at(step)))
+            loss = info_nce(*model(batch))
+            optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(
+                model.parameters(), optimizer_config.max_grad_norm
+            )
+            ratio = learning_rate_ratio(len(losses), job.total_steps, optimizer_config)
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer_config.lr * ratio
+            optimizer.step()
+            losses.append(loss.item())
+            norms.append(norm.item())
+    return losses, norms, model
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_trains_as_one_process_does(runs, reference, stage):
+    jobs, _ = runs
+    losses, norms, model = reference
+    job = jobs[f"stage-{stage}"]
+    assert list(metric(job)) == list(range(1, NUM_STEPS + 1))
+    assert list(metric(job).values()) == pytest.approx(losses, rel=LOSS_TOLERANCE)
+    assert list(metric(job, "train/grad_norm").values()) == pytest.approx(norms, rel=1e-2)
+    assert losses[-1] < losses[0] - 0.5
+    weights, manifest = load_weights(complete_checkpoints(job.checkpoints_folder)[-1])
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weights[name], weight, rtol=0, atol=2e-3, msg=name)
+    assert manifest["temperature"] == pytest.approx(math.exp(-model.logit_scale.item()), rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_crashed_twice_equals_one_that_did_not(runs, stage):
+    jobs, messages = runs
+    crashed, whole = jobs[f"crashed-{stage}"], jobs[f"stage-{stage}"]
+    assert [message.split(";")[0] for message in messages[f"crashed-{stage}"]] == [
+        "RuntimeError: crash before step 9",
+        "RuntimeError: crash before step 15",
+    ]
+    for name in ("train/loss", "train/temperature", "train/lr", "train/grad_norm", "epoch"):
+        assert metric(crashed, name) == metric(whole, name)
+    for path in complete_checkpoints(whole.checkpoints_folder):
+        expected, _ = load_weights(path)
+        found, _ = load_weights(crashed.checkpoints_folder / path.name)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_bfloat16_trains_and_resumes(runs, reference, stage):
+    jobs, _ = runs
+    losses, _, _ = reference
+    found = metric(jobs[f"bfloat16-{stage}"])
+    assert list(found.values()) == pytest.approx(losses, rel=BFLOAT16_LOSS_TOLERANCE)
+    assert metric(jobs[f"bfloat16-crashed-{stage}"]) == found
+
+
+def test_log_lines_are_means_that_a_crash_does_not_change(runs):
+    jobs, _ = runs
+    steps = list(metric(jobs["windows"]))
+    assert steps == [4, 5, 8, 10, 12, 16, 17, 20, 22, 24]
+    assert metric(jobs["windows"]) == metric(jobs["windows-crashed"])
+    every_step = metric(jobs["stage-1"])
+    for start, stop in zip([0, *steps], steps, strict=False):
+        mean = np.mean([every_step[step] for step in range(start + 1, stop + 1)])
+        assert metric(jobs["windows"])[stop] == pytest.approx(mean, rel=1e-6)
+
+
+def test_the_newest_checkpoints_are_kept(runs):
+    jobs, _ = runs
+    names = [path.name for path in complete_checkpoints(jobs["windows"].checkpoints_folder)]
+    assert names == ["step-00000022", "step-00000024"]
+    checkpoint = latest_checkpoint(jobs["windows"].checkpoints_folder, "of-the-test")
+    assert checkpoint.position == Position(round=2, step_in_round=0, step=24)
+    assert (checkpoint.manifest["world_size"], checkpoint.manifest["zero_stage"]) == (2, 1)
+
+
+def test_each_rank_has_its_log(runs):
+    jobs, _ = runs
+    for rank in (0, 1):
+        text = (jobs["crashed-2"].log_folder / f"rank-{rank}.log").read_text()
+        assert "crash before step 9" in text
+        assert "going on from" in text
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_embedding_worker_reads_every_stage(runs, reference, workshop, stage):
+    jobs, _ = runs
+    _, _, model = reference
+    newest = complete_checkpoints(jobs[f"stage-{stage}"].checkpoints_folder)[-1]
+    embedder = CheckpointEmbedder(workshop.encoder_config, workshop.encoder_folder, newest)
+    samples = workshop.index.read(np.arange(20))
+    U, V = embedder(samples)
+    with torch.no_grad():
+        u, v = model.encoder(model.encoder.collate(samples))
+    np.testing.assert_allclose(U, u, atol=2e-3)
+    np.testing.assert_allclose(V, v, atol=2e-3)
+
+
+def test_another_number_of_ranks_goes_on_without_zero_and_is_refused_with_it(
+    runs, workshop, tmp_path
+):
+    jobs, _ = runs
+    alone, whole = [], jobs["stage-0"]
+    for stage in STAGES:
+        job = workshop.job(f"alone-{stage}", zero_stage=stage, num_ranks=1, keep_checkpoints=9)
+        shutil.copytree(jobs[f"stage-{stage}"].checkpoints_folder, job.checkpoints_folder)
+        for path in complete_checkpoints(job.checkpoints_folder):
+            if path.name > "step-00000017":
+                shutil.rmtree(path)
+        alone.append(job)
+    (messages,) = run_ranks(
+        rank_programs.train_or_refuse, 1, tmp_path, jobs=[job.model_dump_json() for job in alone]
+    )
+    assert messages[0] == ""
+    found = metric(alone[0])
+    assert list(found) == list(range(18, NUM_STEPS + 1))
+    assert found == pytest.approx({step: metric(whole)[step] for step in found}, rel=LOSS_TOLERANCE)
+    for message in messages[1:]:
+        assert "saved by 2 ranks" in message
+        assert "train.num_ranks=2" in message
+
+
+def test_no_run_left_an_incomplete_checkpoint(runs):
+    jobs, _ = runs
+    for job in jobs.values():
+        assert all(has_manifest(path) for path in job.checkpoints_folder.glob("step-*"))
+
+
+def test_a_finished_run_has_nothing_to_do_and_leaves_no_thread_behind(runs, tmp_path):
+    jobs, _ = runs
+    before = read_metrics(jobs["windows"].metrics_folder)
+    ranks = run_ranks(rank_programs.train_one, 2, tmp_path, job=jobs["windows"].model_dump_json())
+    assert read_metrics(jobs["windows"].metrics_folder) == before
+    # Threads of gloo that outlive the interpreter abort it now and then, after all the work is done.
+    assert ranks == [[], []]
+
+
+def test_leftovers_of_a_crash_are_no_part_of_a_checkpoint(runs):
+    jobs, _ = runs
+    found, expected = (
+        open_checkpoint(checkpoint_folder(jobs[name].checkpoints_folder, 5), "of-the-test")
+        for name in ("crashed-2", "stage-2")
+    )
+    assert found.manifest["files"].keys() == expected.manifest["files"].keys()
+
+
+def test_every_rank_refuses_another_schedule_or_configuration(runs, workshop, tmp_path):
+    jobs, _ = runs
+    shutil.copytree(workshop.schedules_folder, tmp_path / "schedules")
+    old = open_schedule(schedule_folder(workshop.schedules_folder, 1))
+    fields = {name: old.manifest[name] for name in ("seed", "round", "strategy")}
+    write_schedule(
+        schedule_folder(tmp_path / "schedules", 1), old.batches[::-1], old.leftover, fields
+    )
+    shutil.copytree(jobs["stage-0"].checkpoints_folder, tmp_path / "checkpoints")
+    for path in complete_checkpoints(tmp_path / "checkpoints"):
+        if path.name > "step-00000017":  # inside round 1
+            shutil.rmtree(path)
+    folders = {
+        "schedules_folder": tmp_path / "schedules",
+        "checkpoints_folder": tmp_path / "checkpoints",
+    }
+    other_schedule = workshop.job("other-schedule", zero_stage=0).model_copy(update=folders)
+    other_config = other_schedule.model_copy(update={"config_hash": "of-another"})
+    ranks = run_ranks(
+        rank_programs.train_or_refuse,
+        2,
+        tmp_path / "ranks",
+        jobs=[job.model_dump_json() for job in (other_schedule, other_config)],
+    )
+    for messages in ranks:
+        assert "schedule of round 1" in messages[0]
+        assert "expected of-another" in messages[1]

@@ -1,0 +1,133 @@
+import os
+import pickle
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selection.artifacts import hash_file, read_manifest
+from selection.errors import ArtifactError
+from selection.progress import silent
+from trainer.encoders import prepare_encoder, tokenizer
+from trainer.encoders.tokenizer import EMPTY_ID, PAD_ID, open_tokenizer, read_part, train_tokenizer
+
+TRAIN_AGAIN = """
+import pickle, sys
+from selection.progress import silent
+from trainer.config import TextTransformerConfig
+from trainer.encoders.tokenizer import train_tokenizer
+samples, config = pickle.load(sys.stdin.buffer)
+class Pairs:
+    def __len__(self):
+        return len(samples)
+    def read(self, ids):
+        return [samples[number] for number in ids]
+sys.stdout.write(train_tokenizer(TextTransformerConfig(**config), Pairs(), silent).to_str())
+"""
+
+
+@pytest.mark.parametrize("parallel", ["false", "true"])
+def test_training_gives_the_same_file_in_any_process(pairs, encoder_config, parallel):
+    expected = train_tokenizer(encoder_config, pairs, silent).to_str()
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": parallel, "PYTHONHASHSEED": "7"}
+    found = subprocess.run(
+        [sys.executable, "-c", TRAIN_AGAIN],
+        input=pickle.dumps((pairs.samples, encoder_config.model_dump())),
+        capture_output=True,
+        env=environment,
+        cwd=Path(tokenizer.__file__).parents[2],
+        check=True,
+    )
+    assert found.stdout.decode() == expected
+
+
+def test_pairs_are_read_in_chunks_in_id_order(pairs, encoder_config, monkeypatch):
+    monkeypatch.setattr(tokenizer, "_CHUNK_PAIRS", 10)
+    reports = []
+    train_tokenizer(encoder_config, pairs, lambda stage, done, total, unit="": reports.append(done))
+    assert [len(ids) for ids in pairs.reads] == [10] * 6 + [4]
+    assert list(chain(*pairs.reads)) == list(range(64))
+    assert reports[0] == 0
+    assert reports[-1] == 64
+
+
+def test_at_most_so_many_pairs_are_read(pairs, encoder_config, monkeypatch):
+    monkeypatch.setattr(tokenizer, "MAX_TRAINING_PAIRS", 20)
+    train_tokenizer(encoder_config, pairs, silent)
+    assert pairs.reads == [list(range(0, 64, 4))]
+
+
+def test_prepare_is_not_repeated(pairs, encoder_config, tmp_path):
+    prepare_encoder(encoder_config, pairs, tmp_path / "encoder", silent)
+    num_reads = len(pairs.reads)
+    prepare_encoder(encoder_config, pairs, tmp_path / "encoder", silent)
+    assert len(pairs.reads) == num_reads
+    assert read_manifest(tmp_path / "encoder", "encoder")["index_hash"] == pairs.content_hash
+
+
+def test_other_pairs_or_settings_are_refused(pairs, encoder_config, tmp_path):
+    folder = tmp_path / "encoder"
+    prepare_encoder(encoder_config, pairs, folder, silent)
+    with pytest.raises(ArtifactError, match="vocab_size"):
+        open_tokenizer(encoder_config.model_copy(update={"vocab_size": 500}), folder)
+    pairs.content_hash = "of-others"
+    with pytest.raises(ArtifactError, match="index_hash"):
+        prepare_encoder(encoder_config, pairs, folder, silent)
+
+
+def test_altered_vocabulary_is_refused(pairs, encoder_config, tmp_path):
+    folder = tmp_path / "encoder"
+    prepare_encoder(encoder_config, pairs, folder, silent)
+    path = folder / "tokenizer.json"
+    before = hash_file(path)
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    assert hash_file(path) != before
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
+        open_tokenizer(encoder_config, folder)
+
+
+def test_rows_are_padded_to_the_longest_and_cut_at_the_limit(encoder_config, encoder_folder):
+    tokenizer = open_tokenizer(encoder_config, encoder_folder)
+    ids = tokenizer.tokenize("v", [b"a b", b"a", b"a b c d e"])
+    assert ids.shape == (3, 8)
+    assert (ids != PAD_ID).sum(1).tolist() == [2, 1, 5]
+    assert tokenizer.tokenize("u", [b"a b c d e f g h i j k l m n o p"]).shape == (1, 12)
+    assert tokenizer.tokenize("v", [b"x " * 5000]).shape == (1, 20)
+
+
+@pytest.mark.parametrize("text", ["", "plain", "naïve 東京 \U0001f600", "\x00tab\t"])
+def test_any_text_comes_back(encoder_config, encoder_folder, text):
+    tokenizer = open_tokenizer(encoder_config, encoder_folder)
+    (row,) = tokenizer.tokenize("v", [text.encode()]).tolist()
+    ids = [number for number in row if number != PAD_ID]
+    assert ids
+    if text:
+        limit = encoder_config.v_max_tokens
+        assert len(ids) <= limit
+        assert text.startswith(tokenizer.tokenizer.decode(ids).rstrip("\ufffd"))
+    else:
+        assert ids == [EMPTY_ID]
+
+
+def test_broken_utf8_is_replaced(encoder_config, encoder_folder):
+    tokenizer = open_tokenizer(encoder_config, encoder_folder)
+    broken, replaced = tokenizer.tokenize("v", [b"ab\xffcd", "ab\ufffdcd".encode()])
+    assert np.array_equal(broken, replaced)
+
+
+def test_a_missing_part_is_named():
+    sample = {"__key__": "000007", "txt": b"", "json": b""}
+    with pytest.raises(
+        ArtifactError, match=r"'000007': found parts json, txt, expected 'py'.*v_part"
+    ):
+        read_part(sample, "py", "v")
+
+
+def test_the_collate_function_travels_to_other_processes(pairs, encoder_config, encoder_folder):
+    collate = open_tokenizer(encoder_config, encoder_folder)
+    copy = pickle.loads(pickle.dumps(collate))
+    for side, inputs in collate(pairs.samples[:5]).items():
+        assert np.array_equal(inputs, copy(pairs.samples[:5])[side])

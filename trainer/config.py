@@ -1,0 +1,131 @@
+"""Settings of training: the encoder, the optimizer, the ranks.
+
+Imports no torch or deepspeed, so that a configuration can be checked anywhere in an instant.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from selection.config import Settings
+
+
+class TextTransformerConfig(Settings):
+    """A small transformer that embeds both texts of a pair, see `trainer/encoders/text_transformer.py`."""
+
+    name: Literal["text_transformer"] = "text_transformer"
+
+    u_part: str = "txt"
+    """Extension of the member of each sample that becomes u."""
+
+    v_part: str = "py"
+    """Extension of the member of each sample that becomes v."""
+
+    u_max_tokens: int = Field(default=32, ge=1)
+    """Tokens of the first text that are read; the rest is cut off."""
+
+    v_max_tokens: int = Field(default=96, ge=1)
+    """Tokens of the second text that are read; the rest is cut off."""
+
+    vocab_size: int = Field(default=8192, ge=300)
+    """Entries of the BPE vocabulary, trained on the training pairs."""
+
+    width: int = Field(default=128, ge=8)
+    """Features per token."""
+
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=4, ge=1)
+
+    dim: int = Field(default=128, ge=2)
+    """d: size of the embeddings."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "TextTransformerConfig":
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"num_heads is {self.num_heads}, but must divide width ({self.width}); change either"
+            )
+        return self
+
+
+EncoderConfig = TextTransformerConfig
+"""One class per encoder; `name` tells them apart."""
+
+
+class OptimizerConfig(Settings):
+    """AdamW with a linear warm-up and a cosine decay over the whole run."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(default=1e-6, gt=0)
+
+    warmup_steps: int = Field(default=100, ge=0)
+    """Steps of linear warm-up."""
+
+    final_lr_ratio: float = Field(default=0.0, ge=0, le=1)
+    """Learning rate at the last step, relative to `lr`."""
+
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+
+
+class TrainConfig(Settings):
+    """The ranks and what they do with a schedule."""
+
+    batch_size: int = Field(default=64, ge=2)
+    """B: pairs per batch over all ranks; negatives come from the whole batch."""
+
+    num_ranks: int = Field(default=2, ge=1)
+    """Trainer processes; each takes B / num_ranks pairs of every batch."""
+
+    use_gpu: bool = False
+    """One GPU per rank with NCCL, instead of CPU ranks with gloo."""
+
+    cpus_per_rank: float = Field(default=1, gt=0)
+    """CPUs of each rank; also its number of threads."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    initial_temperature: float = Field(default=0.07, gt=0)
+    """1 / e^logit_scale at the start; the model learns it."""
+
+    min_temperature: float = Field(default=0.01, gt=0)
+    """The learned temperature is clamped from below at this value, as CLIP does."""
+
+    reader_processes: int = Field(default=0, ge=0)
+    """Processes per rank that read and tokenize ahead; 0 leaves it to the rank itself, best where ranks use CPUs."""
+
+    log_every_steps: int = Field(default=20, ge=1)
+    checkpoint_every_steps: int = Field(default=500, ge=1)
+    """Steps between checkpoints inside a round; the end of a round always has one."""
+
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Complete checkpoints that are kept, the newest ones."""
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> "TrainConfig":
+        if self.batch_size % self.num_ranks:
+            nearest = self.batch_size // self.num_ranks * self.num_ranks or self.num_ranks
+            raise ValueError(
+                f"batch_size is {self.batch_size}, but must be a multiple of num_ranks "
+                f"({self.num_ranks}); take {nearest}, or another number of ranks"
+            )
+        if self.precision == "bfloat16" and self.zero_stage == 0:
+            raise ValueError(
+                "zero_stage is 0, but bfloat16 needs ZeRO: without it DeepSpeed has another optimizer, which learned "
+                "visibly worse in our tests; take zero_stage=1, which costs nothing on one rank"
+            )
+        if self.min_temperature > self.initial_temperature:
+            raise ValueError(
+                f"min_temperature is {self.min_temperature}, but must not exceed "
+                f"initial_temperature ({self.initial_temperature})"
+            )
+        return self

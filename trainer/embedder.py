@@ -1,0 +1,77 @@
+"""Embeds samples with a checkpoint; what a worker of the embedding pass runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from selection.shards import Sample
+from trainer.checkpoint import load_weights
+from trainer.config import EncoderConfig
+from trainer.encoders import Side, build_encoder
+from trainer.encoders.tokenizer import limit_threads
+
+_PREFIX = "encoder."
+
+
+class CheckpointEmbedder:
+    """The encoder of a checkpoint, loaded once, in float32 and without dropout.
+
+    Attributes:
+        encoder: the encoder, for sides that come alone, such as queries.
+        temperature: what the model had learned when the checkpoint was saved.
+    """
+
+    def __init__(
+        self,
+        encoder_config: EncoderConfig,
+        encoder_folder: Path,
+        checkpoint_folder: Path,
+        device: str = "cpu",
+        num_threads: int = 1,
+    ) -> None:
+        """Load a checkpoint.
+
+        Args:
+            encoder_config: of the run.
+            encoder_folder: what `prepare_encoder` made.
+            checkpoint_folder: a complete checkpoint; DeepSpeed is not needed to read it.
+            device: where to compute, as torch names it.
+            num_threads: threads of this process.
+
+        Raises:
+            ArtifactError: the checkpoint or the encoder's folder is incomplete, altered or of other settings.
+        """
+        limit_threads(num_threads)
+        weights, manifest = load_weights(checkpoint_folder)
+        self.temperature: float = manifest["temperature"]
+        self.encoder = build_encoder(encoder_config, encoder_folder)
+        encoder_weights = {
+            name.removeprefix(_PREFIX): weight.float()
+            for name, weight in weights.items()
+            if name.startswith(_PREFIX)
+        }
+        self.encoder.load_state_dict(encoder_weights)
+        self.encoder.to(device).eval()
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(
+        self, samples: Sequence[Sample]
+    ) -> tuple[Float32[np.ndarray, "b d"], Float32[np.ndarray, "b d"]]:
+        """Embed samples: rows of u and v on the unit sphere, in the order given.
+
+        Raises:
+            ArtifactError: a sample lacks a part.
+        """
+        batch = self.encoder.collate(samples)
+        u, v = self.encoder({side: inputs.to(self._device) for side, inputs in batch.items()})
+        return u.cpu().numpy(), v.cpu().numpy()
+
+    @torch.inference_mode()
+    def embed(self, side: Side, texts: Sequence[bytes]) -> Float32[np.ndarray, "b d"]:
+        """Embed texts of one side, such as queries."""
+        inputs = self.encoder.tokenize(side, texts).to(self._device)
+        return self.encoder.embed(side, inputs).cpu().numpy()

@@ -1,0 +1,176 @@
+"""The text side of an encoder: a byte-level BPE vocabulary of the training pairs, and pairs as token ids.
+
+Byte-level, so that any language, code or broken UTF-8 has tokens and none is unknown. Training looks at no more than
+`MAX_TRAINING_PAIRS` pairs, evenly spaced in id order: a vocabulary gains nothing from 10^8 pairs, and reading them
+would take longer than training. The same pairs give the same file, byte for byte.
+
+Memory: the distinct words of the texts read, plus one chunk of pairs.
+
+Legend: b pairs, t tokens of the longest text.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from selection.artifacts import atomic_folder, has_manifest, read_manifest, write_manifest
+from selection.errors import ArtifactError
+from selection.progress import Progress
+from selection.shards import Sample
+from trainer.config import TextTransformerConfig
+from trainer.encoders import Batch, PairReader, Side
+
+KIND = "encoder"
+PAD_ID = 0
+EMPTY_ID = 1
+MAX_TRAINING_PAIRS = 500_000
+
+_SPECIAL_TOKENS = ["<pad>", "<empty>"]  # in the order of PAD_ID and EMPTY_ID
+_FILE = "tokenizer.json"
+_CHUNK_PAIRS = 1024
+_PAD_MULTIPLE = 8
+_MAX_BYTES_PER_TOKEN = 16
+
+
+@dataclass(frozen=True)
+class PairTokenizer:
+    """Turns samples into token ids; a plain value that reader processes get a copy of.
+
+    Attributes:
+        tokenizer: the vocabulary.
+        parts: the extension that each side reads.
+        max_tokens: tokens that each side keeps.
+    """
+
+    tokenizer: Tokenizer
+    parts: dict[Side, str]
+    max_tokens: dict[Side, int]
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Token ids of both sides.
+
+        Raises:
+            ArtifactError: a sample lacks a part.
+        """
+        return {
+            side: self.tokenize(side, [read_part(sample, part, side) for sample in samples])
+            for side, part in self.parts.items()
+        }
+
+    def tokenize(self, side: Side, texts: Sequence[bytes]) -> Int64[Tensor, "b t"]:
+        """Token ids, padded with `PAD_ID` to the longest text, rounded up to whole vector registers.
+
+        A text without any token becomes the one token `EMPTY_ID`, so that each row has something to average.
+        """
+        limit = self.max_tokens[side]
+        encodings = self.tokenizer.encode_batch_fast([_decode(text, limit) for text in texts])
+        rows = [encoding.ids[:limit] or [EMPTY_ID] for encoding in encodings]
+        longest = max(map(len, rows))
+        width = min(-longest // _PAD_MULTIPLE * -_PAD_MULTIPLE, limit)
+        token_ids = np.full((len(rows), width), PAD_ID, dtype=np.int64)
+        for row, ids in zip(token_ids, rows, strict=True):
+            row[: len(ids)] = ids
+        return torch.from_numpy(token_ids)
+
+
+def prepare_tokenizer(
+    config: TextTransformerConfig, index: PairReader, folder: Path, progress: Progress
+) -> None:
+    """Train the vocabulary on the pairs of `index`, unless `folder` holds it already.
+
+    Raises:
+        ArtifactError: `folder` was made from other pairs or settings, or a pair lacks a part.
+    """
+    fields = {"index_hash": index.content_hash, **_settings(config)}
+    if has_manifest(folder):
+        read_manifest(folder, KIND, fields)
+        return
+    tokenizer = train_tokenizer(config, index, progress)
+    with atomic_folder(folder) as temporary:
+        tokenizer.save(str(temporary / _FILE))
+        write_manifest(temporary, KIND, [_FILE], fields)
+
+
+def open_tokenizer(config: TextTransformerConfig, folder: Path) -> PairTokenizer:
+    """Open what `prepare_tokenizer` made.
+
+    Raises:
+        ArtifactError: it is incomplete, altered or of other settings.
+    """
+    read_manifest(folder, KIND, _settings(config))
+    return PairTokenizer(
+        Tokenizer.from_file(str(folder / _FILE)),
+        {"u": config.u_part, "v": config.v_part},
+        {"u": config.u_max_tokens, "v": config.v_max_tokens},
+    )
+
+
+def train_tokenizer(
+    config: TextTransformerConfig, index: PairReader, progress: Progress
+) -> Tokenizer:
+    """Train a byte-level BPE vocabulary on both sides of the pairs, as far as the encoder reads them."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=_SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_token_length=_MAX_BYTES_PER_TOKEN,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_training_texts(config, index, progress), trainer)
+    return tokenizer
+
+
+def limit_threads(num_threads: int) -> None:
+    """Let torch and tokenizers use `num_threads` threads in this process; call it before either has worked."""
+    torch.set_num_threads(num_threads)
+    os.environ["RAYON_NUM_THREADS"] = str(num_threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if num_threads > 1 else "false"
+
+
+def read_part(sample: Sample, part: str, side: Side) -> bytes:
+    """The bytes of one part of a sample.
+
+    Raises:
+        ArtifactError: the sample has no such part.
+    """
+    if part in sample:
+        return sample[part]
+    found = ", ".join(sorted(name for name in sample if name != "__key__")) or "none"
+    raise ArtifactError(
+        f"sample {sample['__key__']!r}: found parts {found}, expected {part!r} for side {side}; "
+        f"set {side}_part to a part that every sample has, or leave this sample out"
+    )
+
+
+def _training_texts(
+    config: TextTransformerConfig, index: PairReader, progress: Progress
+) -> Iterator[str]:
+    stride = -(-len(index) // MAX_TRAINING_PAIRS)
+    ids = np.arange(0, len(index), stride)
+    for start in range(0, len(ids), _CHUNK_PAIRS):
+        progress("tokenizer", start, len(ids))
+        for sample in index.read(ids[start : start + _CHUNK_PAIRS]):
+            yield _decode(read_part(sample, config.u_part, "u"), config.u_max_tokens)
+            yield _decode(read_part(sample, config.v_part, "v"), config.v_max_tokens)
+    progress("tokenizer", len(ids), len(ids))
+
+
+def _decode(text: bytes, max_tokens: int) -> str:
+    # Texts can be whole files, and what lies beyond max_tokens of the longest tokens is never read.
+    return text[: max_tokens * _MAX_BYTES_PER_TOKEN].decode("utf-8", errors="replace")
+
+
+def _settings(config: TextTransformerConfig) -> dict[str, Any]:
+    names = {"name", "vocab_size", "u_part", "v_part", "u_max_tokens", "v_max_tokens"}
+    return {"encoder": config.model_dump(include=names)}

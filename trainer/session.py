@@ -1,0 +1,144 @@
+"""A rank at work: the data, the engine and the log, opened once and used for all rounds of a job."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch.distributed as dist
+
+from selection.errors import ArtifactError
+from selection.schedule import Schedule
+from selection.shards import ShardIndex
+from trainer.checkpoint import Checkpoint, Position, latest_checkpoint, load, prune, save
+from trainer.data import RankSampler, round_loader
+from trainer.encoders.tokenizer import limit_threads
+from trainer.engine import Engine, build_engine, rank_device
+from trainer.loop import RoundPlan, train_round
+from trainer.metrics import MetricsLog
+from trainer.model import build_model
+
+if TYPE_CHECKING:
+    from trainer.worker import TrainJob
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """The state of one rank between rounds.
+
+    Attributes:
+        position: the batch that comes next.
+    """
+
+    position: Position
+
+    def __init__(self, job: "TrainJob", engine: Engine, index: ShardIndex) -> None:
+        """Use `open` instead."""
+        self._job = job
+        self._engine = engine
+        self._index = index
+        self._collate = engine.module.encoder.collate
+        self._schedule_hash: str | None = None
+        self._log: MetricsLog | None = None
+        self.position = Position(round=job.first_round)
+
+    @classmethod
+    @contextmanager
+    def open(cls, job: "TrainJob") -> Iterator["Session"]:
+        """Build the model and go to where the newest checkpoint is; the ranks must have joined.
+
+        Raises:
+            ConfigError: the batch does not divide over the ranks.
+            ArtifactError: the index, the encoder's folder or the checkpoint is not what the job expects.
+        """
+        limit_threads(max(1, int(job.train.cpus_per_rank)))
+        device = rank_device(job.train.use_gpu)
+        model = build_model(job.encoder, job.encoder_folder, job.train, job.seed).to(device)
+        engine = build_engine(model, job.train, job.total_steps)
+        session = cls(job, engine, ShardIndex.open(job.index_folder))
+        if checkpoint := _newest_checkpoint(job):
+            session._go_to(checkpoint)
+        if dist.get_rank() == 0:
+            session._log = MetricsLog(job.metrics_folder, session.position.step)
+        try:
+            yield session
+        finally:
+            if session._log is not None:
+                session._log.close()
+            engine.destroy()
+
+    def train_round(self, schedule: Schedule) -> None:
+        """Train to the end of the round that `position` is in.
+
+        Args:
+            schedule: of that round.
+
+        Raises:
+            ArtifactError: the round was begun with another schedule.
+            JobError: the loss is not finite.
+        """
+        self._check_schedule(schedule)
+        train = self._job.train
+        plan = RoundPlan(
+            train,
+            self._job.seed,
+            schedule.num_batches,
+            self._job.epochs_per_round,
+            self._job.total_steps,
+        )
+        logger.info("training from %s to step %d of the round", self.position, plan.num_steps)
+        sampler = RankSampler(
+            schedule,
+            self.position.step_in_round,
+            plan.num_steps,
+            dist.get_rank(),
+            dist.get_world_size(),
+        )
+        batches = round_loader(
+            self._index, self._collate, sampler, train.reader_processes, pin_memory=train.use_gpu
+        )
+
+        def save_at(position: Position) -> None:
+            self._save(position, schedule.content_hash)
+
+        self.position = train_round(self._engine, batches, self.position, plan, self._log, save_at)
+
+    def _check_schedule(self, schedule: Schedule) -> None:
+        found = schedule.content_hash
+        if self.position.step_in_round and found != self._schedule_hash:
+            raise ArtifactError(
+                f"schedule of round {self.position.round}: found contents {found}, but the checkpoint at step "
+                f"{self.position.step} was made with {self._schedule_hash}; restore that schedule, or delete the "
+                f"checkpoints of this round"
+            )
+
+    def _go_to(self, checkpoint: Checkpoint) -> None:
+        load(self._engine, checkpoint)
+        self.position = checkpoint.position
+        self._schedule_hash = checkpoint.schedule_hash
+        logger.info("going on from %s", checkpoint.folder)
+
+    def _save(self, position: Position, schedule_hash: str) -> None:
+        folder, job = self._job.checkpoints_folder, self._job
+        save(self._engine, folder, position, schedule_hash, job.config_hash)
+        if dist.get_rank() == 0:
+            prune(folder, job.train.keep_checkpoints)
+
+
+def _newest_checkpoint(job: "TrainJob") -> Checkpoint | None:
+    """What rank 0 finds: on a shared file system, others may not see the newest folder yet.
+
+    Its error travels as well, or the others would wait for an answer that never comes.
+    """
+    found: list[Checkpoint | ArtifactError | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            found = [latest_checkpoint(job.checkpoints_folder, job.config_hash)]
+        except ArtifactError as error:
+            found = [error]
+    dist.broadcast_object_list(found)
+    (answer,) = found
+    if isinstance(answer, ArtifactError):
+        raise answer
+    return answer

@@ -1,0 +1,166 @@
+"""A trainer rank: a plain function of a job and the environment that Ray Train or torchrun gives its ranks.
+
+    torchrun --nproc-per-node 2 -m trainer.worker job.json
+
+Ranks never wait for a schedule inside a collective, which would time out while selection is at work: each looks for
+the folder by itself. Importing this module imports no torch and no deepspeed, so that a controller that only starts
+ranks stays light.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import Field
+
+from selection.artifacts import has_manifest
+from selection.config import Settings
+from selection.errors import ArtifactError, ConfigError, JobError
+from selection.schedule import open_schedule, schedule_folder
+from trainer.config import EncoderConfig, TrainConfig
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+
+
+class TrainJob(Settings):
+    """All that a rank needs to know, as JSON."""
+
+    encoder: EncoderConfig
+    train: TrainConfig
+    seed: int
+
+    config_hash: str
+    """Of the run's configuration; a checkpoint of another one is refused."""
+
+    index_folder: Path
+    encoder_folder: Path
+    schedules_folder: Path
+    checkpoints_folder: Path
+    metrics_folder: Path
+    log_folder: Path
+    """Each rank writes its own `rank-N.log` here."""
+
+    first_round: int = Field(ge=0)
+    """Where a run without a checkpoint starts."""
+
+    stop_round: int = Field(ge=1)
+    """The round after the last one to train."""
+
+    epochs_per_round: int = Field(ge=1)
+
+    total_steps: int = Field(ge=1)
+    """Of the whole run, over which the learning rate decays."""
+
+    schedule_timeout_s: float = Field(default=6 * 3600, gt=0)
+    """How long a rank waits for the schedule of the next round."""
+
+
+def train(job: TrainJob) -> None:
+    """Train rounds up to `job.stop_round`, going on from the newest complete checkpoint, if there is one.
+
+    Raises:
+        ConfigError: the batch does not divide over the ranks.
+        ArtifactError: a checkpoint, a schedule or the data is not what the job expects.
+        JobError: a schedule did not come, the loss is not finite, or anything else failed; the log has it.
+    """
+    log_path = job.log_folder / f"rank-{os.environ.get('RANK', '0')}.log"
+    with output_to(log_path):
+        try:
+            _train(job)
+        except (ConfigError, ArtifactError, JobError) as error:
+            logger.error("%s", error)
+            raise
+        except (
+            Exception
+        ) as error:  # the border of the process: the launcher sees only what this raises
+            logger.exception("training failed")
+            raise JobError(f"{type(error).__name__}: {error}; see {log_path}") from error
+
+
+def _train(job: TrainJob) -> None:
+    from trainer.engine import process_group
+
+    with process_group(job.train.use_gpu):
+        _train_rounds(
+            job
+        )  # a function of its own, so that its engine is gone when the group is left
+
+
+def _train_rounds(job: TrainJob) -> None:
+    from trainer.session import Session
+
+    with Session.open(job) as session:
+        for round_number in range(session.position.round, job.stop_round):
+            folder = schedule_folder(job.schedules_folder, round_number)
+            wait_for_schedule(folder, job.schedule_timeout_s)
+            session.train_round(open_schedule(folder, {"batch_size": job.train.batch_size}))
+
+
+def wait_for_schedule(folder: Path, timeout_s: float) -> None:
+    """Wait until the schedule in `folder` is complete.
+
+    Raises:
+        JobError: it was not within `timeout_s`.
+    """
+    give_up_s = time.monotonic() + timeout_s
+    while not has_manifest(folder):
+        if time.monotonic() > give_up_s:
+            raise JobError(
+                f"{folder}: found no complete schedule within {timeout_s:g} s; see the log of the selection stage, "
+                f"then resume"
+            )
+        time.sleep(min(_POLL_S, timeout_s))
+
+
+@contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Send what this process writes, from Python or from C, to the end of a file; give it back at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    saved = [os.dup(1), os.dup(2)]
+    with path.open("ab") as file, _logging_to(path):
+        try:
+            _redirect(file.fileno(), file.fileno())
+            yield
+        finally:
+            _redirect(*saved)
+            for descriptor in saved:
+                os.close(descriptor)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("trainer")
+    level = ours.level
+    logging.getLogger().addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _redirect(stdout: int, stderr: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+
+
+def main() -> None:
+    """Train the job in the file that the command line names."""
+    train(TrainJob(**json.loads(Path(sys.argv[1]).read_text())))
+
+
+if __name__ == "__main__":
+    main()
