@@ -1,0 +1,1 @@
+"""The composition root: command line, configuration, run directory, rounds. Imports `trainer` and `selection`."""

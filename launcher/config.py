@@ -1,0 +1,187 @@
+"""The configuration of a run: one YAML file, dotted overrides, validated before anything starts.
+
+Settings live beside their owner (`trainer/config.py`, `selection/config.py`); here they are put together. Importing
+this module is cheap: no torch, ray, faiss or deepspeed.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from selection.artifacts import atomic_file, hash_json
+from selection.config import SelectionConfig, Settings
+from selection.errors import ConfigError
+from trainer.config import EncoderConfig, TrainConfig
+
+
+class DataConfig(Settings):
+    """WebDataset tar shards: a glob, or brace ranges as in `train-{000000..000012}.tar`."""
+
+    train: str
+    """Shards that are trained on."""
+
+    heldout: str
+    """Shards on which retrieval is judged."""
+
+
+class RayConfig(Settings):
+    """Where Ray runs."""
+
+    address: str | None = None
+    """Address of a running cluster; null takes RAY_ADDRESS, or starts Ray on this machine."""
+
+    num_cpus: int | None = Field(default=None, ge=1)
+    """CPUs of a Ray that is started here; null takes all cores."""
+
+    object_store_bytes: int = Field(default=200_000_000, ge=80_000_000)
+    """Shared memory of a Ray that is started here; embeddings travel by file, so little is needed."""
+
+
+class RunConfig(Settings):
+    """Everything that a run depends on."""
+
+    run_dir: Path
+    """Folder of the run; it is made, and gone on with when it is there."""
+
+    seed: int = Field(default=0, ge=0)
+    """Same seed, same machine: same batches, same losses."""
+
+    rounds: int = Field(default=3, ge=1)
+    """Rounds of training; before each but the first, a new schedule is selected."""
+
+    data: DataConfig
+    encoder: EncoderConfig = EncoderConfig()
+    train: TrainConfig = TrainConfig()
+    selection: SelectionConfig = SelectionConfig()
+    ray: RayConfig = RayConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the result; where it is written and where Ray runs do not."""
+        return self.model_dump(mode="json", exclude={"run_dir", "ray"})
+
+    @property
+    def hash(self) -> str:
+        """Hash of `identity()`."""
+        return hash_json(self.identity())
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration file and apply overrides.
+
+    Args:
+        path: a YAML file.
+        overrides: `a.b=value`, the value in YAML.
+
+    Raises:
+        ConfigError: the file is absent or no YAML, a key is unknown, a value is wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; `ls configs` shows those that are shipped"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds {type(values).__name__}, expected keys with values")
+    for override in overrides:
+        apply_override(values, override)
+    return validate(values, source=str(path))
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set `a.b=value` in nested `values`.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    dotted, separator, text = override.partition("=")
+    keys = dotted.split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"override {override!r}: expected key.subkey=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it") from None
+    for key in keys[:-1]:
+        inner = values.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {key} is {inner!r} and has no keys inside")
+        values = inner
+    values[keys[-1]] = value
+
+
+def validate(values: Mapping[str, Any], source: str) -> RunConfig:
+    """Build a `RunConfig`; `source` begins the message when that fails.
+
+    Raises:
+        ConfigError: a key is unknown or a value is wrong; the message names the first of them.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        more = f" (and {len(others)} more)" if others else ""
+        raise ConfigError(f"{source}: {_explain(first)}{more}") from None
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write the resolved configuration as YAML that `load_config` reads."""
+    with atomic_file(path, "w") as file:
+        yaml.safe_dump(config.model_dump(mode="json"), file, sort_keys=False)
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """`field: old -> new` for every field that decides the result and differs."""
+    before, after = (_flatten(config.identity()) for config in (old, new))
+    return [
+        f"{field}: {json.dumps(before.get(field))} -> {json.dumps(after.get(field))}"
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field)
+    ]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _explain(error: Any) -> str:
+    """One line for one of pydantic's errors."""
+    location = [part for part in error["loc"] if isinstance(part, str)]
+    field = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = list(_model_at(location[:-1]).model_fields)
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+        return f"{field}: unknown key; {hint}"
+    if error["type"] == "missing":
+        return f"{field}: required, but not set; add it"
+    if error["type"] == "value_error":
+        prefix = f"{field}." if field else ""
+        return prefix + str(error["ctx"]["error"])
+    rule = error["msg"][0].lower() + error["msg"][1:]
+    return f"{field}: got {error['input']!r}: {rule}; change it"
+
+
+def _model_at(location: Sequence[str]) -> type[BaseModel]:
+    """The settings class under a path of keys."""
+    model: type[BaseModel] = RunConfig
+    for key in location:
+        annotation = model.model_fields[key].annotation
+        candidates = (annotation, *get_args(annotation))
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return model

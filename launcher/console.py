@@ -1,0 +1,88 @@
+"""What people see of work that happens elsewhere: files of JSON lines, followed and drawn on this terminal."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from selection.progress import TerminalProgress
+
+_POLL_S = 0.2
+
+
+def say(text: str) -> None:
+    """Print one line above the progress bar."""
+    tqdm.write(text)
+
+
+@contextmanager
+def following(path: Path, handle: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """While the body runs, call `handle` for each JSON line that is appended to `path`, in a thread."""
+    stop = threading.Event()
+    start = path.stat().st_size if path.exists() else 0
+    thread = threading.Thread(target=_follow, args=(path, start, handle, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _follow(path: Path, position: int, handle: Callable, stop: threading.Event) -> None:
+    """Read whole lines from `position` on; once more after `stop` is set, so that none is missed."""
+    last_look = False
+    while not last_look:
+        last_look = stop.wait(_POLL_S)
+        if not path.exists():
+            continue
+        if (
+            path.stat().st_size < position
+        ):  # the trainer cut lines beyond the checkpoint it resumed from
+            position = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(position)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        position += len(whole)
+        for line in whole.splitlines():
+            handle(json.loads(line))
+
+
+@contextmanager
+def showing_stages(path: Path, progress: TerminalProgress) -> Iterator[None]:
+    """Draw the stages that a `FileProgress` writes to `path`."""
+
+    def handle(event: dict[str, Any]) -> None:
+        progress(event["stage"], event["done"], event["total"], event["unit"])
+
+    with following(path, handle):
+        yield
+    progress.close()
+
+
+@contextmanager
+def showing_training(path: Path, progress: TerminalProgress) -> Iterator[None]:
+    """Draw a bar of training steps and one line per logging step."""
+
+    def handle(line: dict[str, Any]) -> None:
+        say(describe_step(line))
+        progress("train", line["step"], line["total_steps"], "steps")
+
+    with following(path, handle):
+        yield
+    progress.close()
+
+
+def describe_step(line: dict[str, Any]) -> str:
+    """One console line for one line of metrics."""
+    return (
+        f"round {line['round']}  step {line['step']:>6}/{line['total_steps']}"
+        f"  loss {line['train/loss']:.4f}  temperature {line['train/temperature']:.4f}"
+        f"  lr {line['train/lr']:.2e}  {line['perf/samples_per_s']:,.0f} pairs/s"
+        f"  waited {line['perf/data_wait_s']:.2f} s for data"
+    )

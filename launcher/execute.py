@@ -1,0 +1,89 @@
+"""`coterie run`: claim the run directory, connect Ray, do the rounds, leave a folder that explains itself."""
+
+import logging
+import os
+from pathlib import Path
+
+from launcher.compare import comparison, summarize, to_text
+from launcher.config import RunConfig
+from launcher.console import say
+from launcher.ray_cluster import check_resources, ray_cluster
+from launcher.rounds import Run, prepare, run_rounds
+from launcher.run_dir import RunDir, read_lines
+from selection.artifacts import atomic_file
+from selection.shards import expand_shards
+
+_README = """\
+# {name}
+
+A run of Coterie: {strategy} batches of {batch_size}, {num_rounds} rounds. `coterie run config.yaml` with the
+`config.yaml` of this folder goes on with it.
+
+{table}
+
+| path | what it is |
+|---|---|
+| `config.yaml` | the resolved configuration |
+| `index/` | where every pair lies in the tar shards |
+| `encoder/` | what the encoder needs beside its weights: the tokenizer |
+| `schedules/round-*/` | `batches.npy`, pair ids by batch; `manifest.json` says how they came about |
+| `checkpoints/step-*/` | DeepSpeed's state, and `model.pt`, the weights alone |
+| `embeddings/` | the newest U and V, a file per shard |
+| `metrics/train.jsonl` | loss, temperature, speed by step; `metrics/tensorboard` shows the same |
+| `metrics/rounds.jsonl` | held-out retrieval by round |
+| `metrics/stages.jsonl` | seconds of every stage of every attempt |
+| `logs/attempt-*/` | what the ranks, Ray and DeepSpeed said |
+"""
+
+
+def execute(config: RunConfig) -> None:
+    """Do, or finish, a run.
+
+    Raises:
+        ConfigError: the run directory is in use or another configuration's, or data and ranks do not fit.
+        ArtifactError: a file of the run or a shard is damaged.
+        JobError: a worker failed.
+    """
+    shards = {
+        "train": expand_shards(config.data.train, "data.train"),
+        "heldout": expand_shards(config.data.heldout, "data.heldout"),
+    }
+    run_dir = RunDir(config.run_dir)
+    with run_dir.claimed(config):
+        if len(read_lines(run_dir.results)) < config.rounds:
+            _do_rounds(config, run_dir, shards)
+        else:
+            say(f"{config.run_dir}: all {config.rounds} rounds were finished before")
+    table = to_text(comparison([summarize(config.run_dir)]))
+    with atomic_file(run_dir.readme, "w") as file:
+        file.write(
+            _README.format(
+                name=config.run_dir.name,
+                strategy=config.selection.strategy,
+                batch_size=config.train.batch_size,
+                num_rounds=config.rounds,
+                table=table,
+            )
+        )
+
+
+def _do_rounds(config: RunConfig, run_dir: RunDir, shards: dict[str, list[Path]]) -> None:
+    run = Run(config, run_dir, run_dir.new_attempt())
+    logging.basicConfig(filename=run.logs / "driver.log", level=logging.INFO)
+    prepare(run, shards, num_workers=os.cpu_count() or 1)
+    say(_describe_start(run))
+    with ray_cluster(config.ray, run.logs):
+        check_resources(config)
+        run_rounds(run)
+
+
+def _describe_start(run: Run) -> str:
+    config = run.config
+    text = (
+        f"{config.run_dir}: {len(run.indexes['train']):,} pairs, {config.rounds} rounds of "
+        f"{run.steps_per_round:,} steps with {config.selection.strategy} batches of "
+        f"{config.train.batch_size} on {config.train.num_ranks} ranks"
+    )
+    if checkpoint := run.newest_checkpoint():
+        text += f"; going on from step {checkpoint.position.step:,} of {run.total_steps:,}"
+    return text

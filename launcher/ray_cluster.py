@@ -1,0 +1,91 @@
+"""Ray: the cluster that is named, or one of our own on this machine."""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from launcher.config import RayConfig, RunConfig
+from selection.errors import ConfigError, JobError
+
+_LOG_SUFFIXES = {".log", ".out", ".err"}
+
+
+@contextmanager
+def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
+    """Connect to Ray for the time of a run; what Ray says goes to `log_folder`, not to the screen.
+
+    Raises:
+        JobError: the cluster cannot be reached or started.
+    """
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    _prepare_environment()
+    try:
+        if address:
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            context = ray.init(
+                address="local",  # never attach to a Ray that somebody else left on this machine
+                num_cpus=config.num_cpus or os.cpu_count(),
+                object_store_memory=config.object_store_bytes,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"at {address}" if address else "on this machine"
+        raise JobError(f"Ray {where} cannot be used: {' '.join(str(error).split())}") from error
+    session = Path(context.address_info["session_dir"])  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if not address:
+            _keep_logs(session / "logs", log_folder / "ray")
+
+
+def check_resources(config: RunConfig) -> None:
+    """Refuse what the cluster can never give; Ray itself would wait for ever.
+
+    Raises:
+        ConfigError: more CPUs or GPUs are asked for than there are.
+    """
+    there = ray.cluster_resources()
+    train, embed = config.train, config.selection.embed
+    wanted = [
+        ("train.num_ranks x train.cpus_per_rank", "CPU", train.num_ranks * train.cpus_per_rank),
+        ("train.num_ranks", "GPU", train.num_ranks * train.use_gpu),
+        ("selection.embed.cpus_per_worker", "CPU", embed.cpus_per_worker),
+        ("selection.embed.gpus_per_worker", "GPU", embed.gpus_per_worker),
+    ]
+    for field, kind, amount in wanted:
+        if amount > there.get(kind, 0):
+            raise ConfigError(
+                f"{field}: asks for {amount:g} {kind}s, but Ray has {there.get(kind, 0):g}; "
+                f"lower it, or use a larger cluster (ray.address)"
+            )
+
+
+def _prepare_environment() -> None:
+    """Settings that every process of the run must see; workers inherit them."""
+    tools = str(
+        Path(sys.executable).parent
+    )  # DeepSpeed builds an op at first start and looks for ninja
+    if tools not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = tools + os.pathsep + os.environ["PATH"]
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Without it, a Ray actor that asked for no GPU sees all of them.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+
+
+def _keep_logs(source: Path, target: Path) -> None:
+    """Copy Ray's own logs into the run; its session folder lies in a temporary place."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.rglob("*"):
+        if path.suffix in _LOG_SUFFIXES and path.is_file() and path.stat().st_size:
+            shutil.copy(path, target / path.name)

@@ -1,0 +1,273 @@
+"""The round, the one picture that everybody needs: select, train, judge, again.
+
+    embed the data set  ->  link what is confused  ->  cut into batches of B  ->  schedule r
+            ^                                                                         |
+            +------------------------ checkpoint  <-  train on schedule r  <----------+
+
+Each step leaves an artifact in the run directory and is skipped when the artifact is there; that is all there is to
+going on after an interruption. Round 0 has no trained encoder yet, so its batches are random for every strategy.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from launcher.config import RunConfig
+from launcher.console import say, showing_stages, showing_training
+from launcher.run_dir import RunDir, append_line, read_lines
+from launcher.training import run_ranks
+from selection.artifacts import has_manifest
+from selection.embed import embed_dataset
+from selection.embeddings import EmbeddingStore, load_embeddings
+from selection.errors import ConfigError
+from selection.progress import FileProgress, TerminalProgress
+from selection.ray_tasks import ray_map, run_remote
+from selection.schedule import Schedule, open_schedule, schedule_folder
+from selection.select import make_random_schedule, make_schedule
+from selection.shards import ShardIndex, build_index
+from trainer.checkpoint import Checkpoint, latest_checkpoint
+from trainer.embedder import CheckpointEmbedder
+from trainer.encoders import prepare_encoder
+from trainer.evaluate import retrieval_metrics
+from trainer.worker import TrainJob
+
+
+@dataclass
+class Run:
+    """A run under way: its configuration, its folder, its data, and how it shows progress."""
+
+    config: RunConfig
+    dir: RunDir
+    logs: Path
+    progress: TerminalProgress = field(default_factory=TerminalProgress)
+    indexes: dict[str, ShardIndex] = field(default_factory=dict)
+
+    @property
+    def steps_per_round(self) -> int:
+        """Steps that the ranks take with one schedule."""
+        num_batches = len(self.indexes["train"]) // self.config.train.batch_size
+        return num_batches * self.config.selection.refresh.epochs_per_round
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.rounds * self.steps_per_round
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The newest complete checkpoint of this run."""
+        return latest_checkpoint(self.dir.checkpoints, self.config.hash)
+
+    @contextmanager
+    def timed(self, stage: str, round_number: int) -> Iterator[None]:
+        """Note the seconds of a stage; what an interrupted attempt spent is not lost."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            append_line(
+                self.dir.stages, {"stage": stage, "round": round_number, "seconds": seconds}
+            )
+
+
+def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
+    """Number the pairs of both splits and check that they make batches; no Ray yet.
+
+    Raises:
+        ConfigError: a split is empty, or there are fewer training pairs than one batch.
+        ArtifactError: a shard cannot be read.
+    """
+    for split, paths in shards.items():
+        with run.timed("index", 0):
+            run.indexes[split] = build_index(paths, run.dir.index(split), run.progress, num_workers)
+        if not len(run.indexes[split]):
+            raise ConfigError(f"data.{split}: the {len(paths)} shards hold no pairs; give others")
+    num_pairs, batch_size = len(run.indexes["train"]), run.config.train.batch_size
+    if num_pairs < batch_size:
+        raise ConfigError(
+            f"train.batch_size: is {batch_size}, but data.train has only {num_pairs} pairs; "
+            "take a smaller batch or more shards"
+        )
+
+
+def run_rounds(run: Run) -> None:
+    """All rounds that are not done yet; Ray must be connected."""
+    with run.timed("encoder", 0):
+        prepare_encoder(run.config.encoder, run.indexes["train"], run.dir.encoder, run.progress)
+    for round_number in range(run.config.rounds):
+        select(run, round_number)
+        train(run, round_number)
+        judge(run, round_number)
+        run.dir.forget_embeddings(before_round=round_number)
+
+
+def select(run: Run, round_number: int) -> None:
+    """Make the schedule of a round, from the checkpoint at the end of the round before."""
+    folder = schedule_folder(run.dir.schedules, round_number)
+    if has_manifest(folder):
+        return
+    config = run.config
+    leftover = _leftover_before(run, round_number)
+    seed = (config.seed, round_number)
+    if round_number == 0 or config.selection.strategy == "random":
+        num_pairs = len(run.indexes["train"])
+        fields = {"config_hash": config.hash, "embedding_step": None, "staleness_steps": None}
+        make_random_schedule(folder, num_pairs, config.train.batch_size, seed, leftover, fields)
+        return
+    checkpoint = run.newest_checkpoint()
+    assert checkpoint is not None, "a round after the first has a checkpoint before it"
+    with run.timed("embed", round_number):
+        embed(run, "train", round_number - 1, checkpoint)
+    with run.timed("select", round_number), showing_stages(run.logs / "select.jsonl", run.progress):
+        schedule = run_remote(
+            _select_from_embeddings,
+            folder,
+            run.dir.embeddings("train", round_number - 1),
+            config,
+            config.selection.temperature or checkpoint.temperature,
+            seed,
+            leftover,
+            {
+                "config_hash": config.hash,
+                "embedding_step": checkpoint.position.step,
+                "staleness_steps": round_number * run.steps_per_round - checkpoint.position.step,
+            },
+            run.logs / "select.jsonl",
+            num_cpus=ray.cluster_resources()["CPU"],
+        )
+    say(describe_schedule(schedule, round_number))
+
+
+def _select_from_embeddings(
+    folder: Path,
+    embeddings_folder: Path,
+    config: RunConfig,
+    temperature: float,
+    seed: tuple[int, int],
+    leftover: np.ndarray,
+    fields: dict,
+    progress_file: Path,
+) -> dict:
+    """In a Ray worker, so that nothing of the size of the data set lies on the driver."""
+    schedule = make_schedule(
+        folder,
+        load_embeddings(embeddings_folder),
+        config.train.batch_size,
+        temperature,
+        config.selection,
+        seed,
+        leftover,
+        fields,
+        map_tasks=ray_map,
+        progress=FileProgress(progress_file),
+    )
+    return schedule.manifest
+
+
+def _leftover_before(run: Run, round_number: int) -> np.ndarray:
+    """Ids that the round before left over."""
+    if round_number == 0:
+        return np.empty(0, np.int64)
+    return np.asarray(_schedule(run, round_number - 1).leftover)
+
+
+def _schedule(run: Run, round_number: int) -> Schedule:
+    folder = schedule_folder(run.dir.schedules, round_number)
+    return open_schedule(folder, {"config_hash": run.config.hash, "round": round_number})
+
+
+def train(run: Run, round_number: int) -> None:
+    """Train on the schedule of a round; the ranks go on from the newest complete checkpoint."""
+    checkpoint = run.newest_checkpoint()
+    if checkpoint and checkpoint.position.step >= (round_number + 1) * run.steps_per_round:
+        return
+    _schedule(run, round_number)  # an altered schedule is an error here, not on rank 7
+    job = TrainJob(
+        encoder=run.config.encoder,
+        train=run.config.train,
+        seed=run.config.seed,
+        config_hash=run.config.hash,
+        index_folder=run.dir.index("train"),
+        encoder_folder=run.dir.encoder,
+        schedules_folder=run.dir.schedules,
+        checkpoints_folder=run.dir.checkpoints,
+        metrics_folder=run.dir.metrics,
+        log_folder=run.logs,
+        first_round=round_number,
+        stop_round=round_number + 1,
+        epochs_per_round=run.config.selection.refresh.epochs_per_round,
+        total_steps=run.total_steps,
+    )
+    with (
+        run.timed("train", round_number),
+        showing_training(run.dir.metrics / "train.jsonl", run.progress),
+    ):
+        run_ranks(job, storage=run.logs / "ray_train")
+
+
+def judge(run: Run, round_number: int) -> None:
+    """Retrieval on the held-out pairs with the checkpoint at the end of a round."""
+    if any(result["round"] == round_number for result in read_lines(run.dir.results)):
+        return
+    checkpoint = run.newest_checkpoint()
+    assert checkpoint is not None, "training has left a checkpoint"
+    with run.timed("judge", round_number):
+        embed(run, "heldout", round_number, checkpoint)
+        metrics = retrieval_metrics(*load_embeddings(run.dir.embeddings("heldout", round_number)))
+    append_line(
+        run.dir.results, {"round": round_number, "step": checkpoint.position.step, **metrics}
+    )
+    say(
+        f"round {round_number}  held-out retrieval among {len(run.indexes['heldout']):,} pairs: "
+        f"MRR {metrics['u_to_v/mrr']:.4f}  recall@10 {metrics['u_to_v/recall_at_10']:.4f}"
+    )
+
+
+def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> None:
+    """Embed a split with a checkpoint into the store of a round."""
+    index, config = run.indexes[split], run.config
+    store = EmbeddingStore(
+        run.dir.embeddings(split, round_number),
+        shard_sizes=np.diff(index.shard_starts).tolist(),
+        inputs={
+            "index": index.content_hash,
+            "checkpoint": checkpoint.weights_hash,
+            "dtype": config.selection.embed.dtype,
+        },
+    )
+    make_embedder = partial(
+        CheckpointEmbedder,
+        config.encoder,
+        run.dir.encoder,
+        checkpoint.folder,
+        device="cuda" if config.selection.embed.gpus_per_worker else "cpu",
+        num_threads=max(1, int(config.selection.embed.cpus_per_worker)),
+    )
+    embed_dataset(
+        index,
+        run.dir.index(split),
+        store,
+        make_embedder,
+        config.selection.embed,
+        run.progress,
+        stage=f"embed {split}",
+    )
+
+
+def describe_schedule(manifest: dict, round_number: int) -> str:
+    """One console line about a schedule."""
+    ratio = manifest["batch_loss"] / manifest["random_batch_loss"]
+    seconds = ", ".join(
+        f"{name.removesuffix('_s')} {value:.1f} s" for name, value in manifest["seconds"].items()
+    )
+    return (
+        f"round {round_number}  {manifest['num_batches']:,} batches of {manifest['batch_size']} by "
+        f"{manifest['strategy']}: loss {manifest['batch_loss']:.3f}, random {manifest['random_batch_loss']:.3f} "
+        f"({ratio:.2f}x), affinity captured {manifest['captured_affinity']:.1%}  [{seconds}]"
+    )

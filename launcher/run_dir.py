@@ -1,0 +1,129 @@
+"""The run directory: every path of a run in one place, one owner at a time, one log folder per attempt."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from launcher.config import RunConfig, differences, load_config, save_config
+from selection.errors import ConfigError
+
+_LOCK = ".lock"
+
+
+class RunDir:
+    """Paths below the folder of a run.
+
+    Args:
+        root: the folder; it need not be there yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.config = self.root / "config.yaml"
+        self.encoder = self.root / "encoder"
+        self.schedules = self.root / "schedules"
+        self.checkpoints = self.root / "checkpoints"
+        self.metrics = self.root / "metrics"
+        self.stages = self.root / "metrics" / "stages.jsonl"
+        self.results = self.root / "metrics" / "rounds.jsonl"
+        self.readme = self.root / "README.md"
+
+    def index(self, split: str) -> Path:
+        """Index of the training or held-out shards."""
+        return self.root / "index" / split
+
+    def embeddings(self, split: str, round_number: int) -> Path:
+        """Embeddings by the checkpoint at the end of a round."""
+        return self.root / "embeddings" / f"round-{round_number:05d}" / split
+
+    def new_attempt(self) -> Path:
+        """A fresh log folder; `logs/latest` points to it."""
+        logs = self.root / "logs"
+        number = 1 + max((int(p.name.split("-")[1]) for p in logs.glob("attempt-*")), default=0)
+        attempt = logs / f"attempt-{number:03d}"
+        attempt.mkdir(parents=True)
+        link = logs / "latest"
+        link.unlink(missing_ok=True)
+        link.symlink_to(attempt.name)
+        return attempt
+
+    @contextmanager
+    def claimed(self, config: RunConfig) -> Iterator[None]:
+        """Own the folder, as a run of `config`; the lock goes away with the process, however it ends.
+
+        Raises:
+            ConfigError: it is in use, belongs to another configuration, or is no run at all.
+        """
+        if not self.config.is_file() and self.root.is_dir() and self._holds_something():
+            raise ConfigError(
+                f"run_dir: {self.root} is not empty and holds no config.yaml; choose another folder"
+            )
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if not self.config.is_file():
+                save_config(config, self.config)
+            elif changed := differences(load_config(self.config), config):
+                raise ConfigError(
+                    f"run_dir: {self.root} is a run of another configuration ({'; '.join(changed[:3])}); "
+                    "choose another run_dir, or delete that one"
+                )
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.root / _LOCK).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ConfigError(
+                    f"run_dir: {self.root} is in use by {file.read().strip() or 'another process'}; "
+                    "wait for it, or choose another folder"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def _holds_something(self) -> bool:
+        return any(path.name != _LOCK for path in self.root.iterdir())
+
+    def forget_embeddings(self, before_round: int) -> None:
+        """Delete the embeddings of earlier rounds; the newest ones serve `coterie search`."""
+        for folder in (self.root / "embeddings").glob("round-*"):
+            if int(folder.name.split("-")[1]) < before_round:
+                shutil.rmtree(folder)
+
+
+def open_run(root: Path) -> tuple[RunDir, RunConfig]:
+    """A run that was made before.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    run_dir = RunDir(root)
+    if not run_dir.config.is_file():
+        raise ConfigError(f"{root}: holds no config.yaml, so it is no run; `coterie run` makes one")
+    return run_dir, load_config(run_dir.config)
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Append one JSON line, with the time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps({**record, "time": time.time()}) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a file; none where there is no file, and a cut-off last line is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,72 @@
+"""Search the held-out pairs of a finished run: a text in, the most similar second parts out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launcher.run_dir import open_run, read_lines
+from selection.embeddings import load_embeddings
+from selection.errors import ConfigError
+from selection.shards import ShardIndex
+from trainer.checkpoint import latest_checkpoint
+from trainer.embedder import CheckpointEmbedder
+
+_PREVIEW_LINES = 6
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One held-out pair that was found."""
+
+    similarity: float
+    source: dict[str, Any]
+    """The sample's `.json` member, where it has one."""
+    text: str
+
+
+def search(root: Path, queries: Sequence[str], top: int) -> list[list[Hit]]:
+    """The `top` held-out pairs for each query, most similar first.
+
+    Raises:
+        ConfigError: `root` is no run, or has not finished a round.
+    """
+    run_dir, config = open_run(root)
+    checkpoint = latest_checkpoint(run_dir.checkpoints, config.hash)
+    results = read_lines(run_dir.results)
+    if checkpoint is None or not results:
+        raise ConfigError(f"{root}: no round is finished yet; `coterie run` goes on with it")
+    last_round = max(result["round"] for result in results)
+    _, V = load_embeddings(run_dir.embeddings("heldout", last_round))
+    index = ShardIndex.open(run_dir.index("heldout"))
+    embedder = CheckpointEmbedder(config.encoder, run_dir.encoder, checkpoint.folder)
+    similarities = embedder.embed("u", [query.encode() for query in queries]) @ V.T
+    best = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
+    return [
+        [
+            _hit(similarity, sample, config.encoder.v_part)
+            for similarity, sample in zip(row[ids], index.read(ids), strict=True)
+        ]
+        for row, ids in zip(similarities, best, strict=True)
+    ]
+
+
+def _hit(similarity: float, sample: dict, part: str) -> Hit:
+    source = json.loads(sample["json"]) if "json" in sample else {"key": sample["__key__"]}
+    return Hit(float(similarity), source, sample[part].decode(errors="replace"))
+
+
+def describe(query: str, hits: Sequence[Hit]) -> str:
+    """What the terminal shows for one query."""
+    lines = [f'"{query}"']
+    for place, hit in enumerate(hits, start=1):
+        where = hit.source.get("qualname") or hit.source.get("key", "")
+        if "path" in hit.source:
+            where += f"  {hit.source['path']}:{hit.source.get('line', 1)}"
+        lines.append(f"  {place}. {hit.similarity:.3f}  {where}")
+        preview = [line for line in hit.text.splitlines() if line.strip()][:_PREVIEW_LINES]
+        lines += [f"         {line[:100]}" for line in preview]
+    return "\n".join(lines)

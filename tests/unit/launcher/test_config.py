@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher.config import differences, load_config, save_config
+from selection.errors import ConfigError
+
+CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+SMALLEST = {"run_dir": "r", "data": {"train": "t", "heldout": "h"}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(values):
+        path = tmp_path / "c.yaml"
+        path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_shipped_config_loads(path):
+    load_config(path)
+
+
+def test_there_are_shipped_configs():
+    assert Path("configs/quickstart.yaml") in CONFIGS
+
+
+def test_overrides_are_yaml_and_reach_inside(write):
+    config = load_config(
+        write(SMALLEST), ["train.optimizer.lr=3e-4", "selection.temperature=null", "seed=7"]
+    )
+    assert config.train.optimizer.lr == 3e-4
+    assert config.selection.temperature is None
+    assert config.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides", "message"),
+    [
+        (
+            SMALLEST,
+            ["train.bach_size=3"],
+            r"train\.bach_size: unknown key; did you mean 'batch_size'",
+        ),
+        (
+            SMALLEST,
+            ["selection.graph.k=3"],
+            r"selection\.graph\.k: unknown key; known keys are num_neighbors",
+        ),
+        (SMALLEST, ["train.batch_size=ten"], r"train\.batch_size: got 'ten': .*integer"),
+        (
+            SMALLEST,
+            ["train.batch_size=63"],
+            r"train\.batch_size is 63, but must be a multiple of num_ranks \(2\)",
+        ),
+        (SMALLEST, ["encoder.num_heads=3"], "num_heads is 3, but must divide width"),
+        (SMALLEST, ["selection.strategy=best"], r"selection\.strategy: got 'best': .*'random'"),
+        (SMALLEST, ["rounds=0"], r"rounds: got 0: .*greater than or equal to 1"),
+        (SMALLEST, ["rounds"], r"override 'rounds': expected key\.subkey=value"),
+        (SMALLEST, ["seed.x=1", "seed.x.y=1"], r"x is 1 and has no keys inside"),
+        ({"run_dir": "r"}, [], "data: required, but not set"),
+        ("[1, 2]", [], "holds list, expected keys with values"),
+        ("a: [1", [], "not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']", [], "not valid YAML"),
+    ],
+)
+def test_mistakes_are_named(write, values, overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(write(values), overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_saved_config_is_the_same(write, tmp_path):
+    config = load_config(
+        Path("configs/quickstart.yaml"), ["seed=3", "train.optimizer.betas=[0.8, 0.9]"]
+    )
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+
+
+def test_identity_is_what_decides_the_result(write):
+    path = write(SMALLEST)
+    config = load_config(path)
+    assert load_config(path, ["run_dir=elsewhere", "ray.num_cpus=2"]).hash == config.hash
+    other = load_config(path, ["train.optimizer.lr=1e-4"])
+    assert other.hash != config.hash
+    assert differences(config, other) == ["train.optimizer.lr: 0.001 -> 0.0001"]
