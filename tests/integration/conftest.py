@@ -1,0 +1,57 @@
+"""Tiny real data: pairs whose texts share rare words, so that a small encoder learns something in seconds."""
+
+import numpy as np
+import pytest
+import webdataset as wds
+
+NUM_TRAIN, NUM_HELDOUT = 330, 60
+WORDS = [
+    f"{a}{b}"
+    for a in ("lo", "mi", "ra", "tu", "se", "ka")
+    for b in ("bex", "dol", "fin", "gar", "hup")
+]
+
+
+def write_shards(folder, num_pairs, pairs_per_shard, seed):
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for shard, first in enumerate(range(0, num_pairs, pairs_per_shard)):
+        with wds.TarWriter(str(folder / f"shard-{shard:06d}.tar"), mtime=0) as writer:
+            for number in range(first, min(first + pairs_per_shard, num_pairs)):
+                words = rng.choice(WORDS, 6)
+                writer.write(
+                    {
+                        "__key__": f"{number:06d}",
+                        "txt": " ".join(words[:4]),
+                        "py": "return " + " + ".join(words[2:]),
+                        "json": {"qualname": f"f{number}", "path": "m.py", "line": number},
+                    }
+                )
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_shards(folder / "train", NUM_TRAIN, 70, seed=0)
+    write_shards(folder / "heldout", NUM_HELDOUT, 60, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides(tiny_data):
+    """Overrides of the quickstart configuration that make it run in a minute."""
+    return [
+        f"data.train={tiny_data}/train/shard-*.tar",
+        f"data.heldout={tiny_data}/heldout/shard-*.tar",
+        "rounds=2",
+        "encoder.width=32",
+        "encoder.dim=16",
+        "encoder.vocab_size=300",
+        "train.batch_size=8",
+        "train.log_every_steps=5",
+        "train.checkpoint_every_steps=15",
+        "train.optimizer.warmup_steps=5",
+        "selection.graph.num_neighbors=6",
+        "selection.spectral.fan_out=4",
+        "selection.embed.num_workers=1",
+    ]

@@ -1,0 +1,116 @@
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from selection.config import EmbedConfig, SpectralConfig
+from selection.embed import embed_dataset
+from selection.embeddings import EmbeddingStore, load_embeddings
+from selection.errors import ConfigError, JobError
+from selection.partition import partition
+from selection.ray_tasks import ray_map, run_remote
+from selection.shards import build_index, expand_shards
+from tests.conftest import unit_rows
+from tests.unit.selection.test_spectral import random_graph
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+class LengthEmbedder:
+    """u and v point where the numbers in the key say; needs no model."""
+
+    def __init__(self, crash_file: Path | None = None, off_sphere: bool = False) -> None:
+        self._crash_file = crash_file
+        self._scale = 2 if off_sphere else 1
+
+    def __call__(self, samples):
+        if self._crash_file and not self._crash_file.exists():
+            self._crash_file.touch()
+            os._exit(1)
+        numbers = np.array([int(sample["__key__"]) for sample in samples])
+        angles = np.stack([np.cos(numbers), np.sin(numbers)], axis=1)
+        return unit_rows(angles) * self._scale, unit_rows(-angles) * self._scale
+
+
+@pytest.fixture
+def index_folder(tiny_data, tmp_path):
+    build_index(expand_shards(f"{tiny_data}/train/*.tar"), tmp_path / "index")
+    return tmp_path / "index"
+
+
+def embed(index_folder, folder, make_embedder):
+    from selection.shards import ShardIndex
+
+    index = ShardIndex.open(index_folder)
+    store = EmbeddingStore(folder, np.diff(index.shard_starts).tolist(), {"dtype": "float32"})
+    seen = []
+    embed_dataset(
+        index, index_folder, store, make_embedder, EmbedConfig(num_workers=2, batch_size=32),
+        progress=lambda stage, done, total, unit="": seen.append((done, total)),
+    )  # fmt: skip
+    return load_embeddings(folder), seen
+
+
+def expected_rows(num_pairs):
+    numbers = np.arange(num_pairs)
+    return unit_rows(np.stack([np.cos(numbers), np.sin(numbers)], axis=1))
+
+
+def test_rows_are_in_index_order_and_progress_ends(index_folder, tmp_path):
+    (U, V), seen = embed(index_folder, tmp_path / "e", LengthEmbedder)
+    np.testing.assert_allclose(U, expected_rows(330), atol=1e-6)
+    np.testing.assert_allclose(V, -expected_rows(330), atol=1e-6)
+    assert seen[0] == (0, 330)
+    assert seen[-1] == (330, 330)
+
+
+def test_a_dead_worker_is_replaced(index_folder, tmp_path):
+    crash = tmp_path / "crashed"
+    (U, _), _ = embed(index_folder, tmp_path / "e", partial(LengthEmbedder, crash_file=crash))
+    assert crash.exists()
+    np.testing.assert_allclose(U, expected_rows(330), atol=1e-6)
+
+
+def test_embeddings_off_the_sphere_are_our_own_error(index_folder, tmp_path):
+    with pytest.raises(JobError, match=r"row 0 of shard \d+ the norms"):
+        embed(index_folder, tmp_path / "e", partial(LengthEmbedder, off_sphere=True))
+
+
+def test_finished_shards_are_not_made_again(index_folder, tmp_path):
+    embed(index_folder, tmp_path / "e", LengthEmbedder)
+    (tmp_path / "e" / "manifest.json").unlink()
+    (tmp_path / "e" / "shard-000001.npy").unlink()
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "e").glob("*.npy")}
+    embed(index_folder, tmp_path / "e", LengthEmbedder)
+    assert times == {p: p.stat().st_mtime_ns for p in times}
+
+
+def test_sub_problems_on_ray_give_the_same_batches():
+    graph = random_graph(240, 3000, 0).astype(np.float32)
+    config = SpectralConfig(fan_out=5)
+    here = partition(graph, 6, config, (1, 2))
+    there = partition(graph, 6, config, (1, 2), map_tasks=ray_map)
+    np.testing.assert_array_equal(here, there)
+
+
+def test_ray_map_keeps_the_order_of_more_tasks_than_workers():
+    assert list(ray_map(abs, range(-30, 0))) == list(range(30, 0, -1))
+
+
+def fail():
+    raise ConfigError("field: value, rule, next step")
+
+
+def test_errors_for_people_come_back_as_they_were():
+    with pytest.raises(ConfigError, match=r"^field: value, rule, next step$"):
+        run_remote(fail, num_cpus=1)

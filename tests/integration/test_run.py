@@ -1,0 +1,177 @@
+"""The whole loop with every real part: tar shards, Ray, FAISS, spectral clustering, two DeepSpeed ranks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from launcher.run_dir import read_lines
+from selection.schedule import open_schedule
+from tests.integration.conftest import NUM_TRAIN
+
+pytestmark = pytest.mark.ray
+
+STEPS_PER_ROUND = NUM_TRAIN // 8
+TOTAL_STEPS = 2 * STEPS_PER_ROUND
+DEADLINE_S = 240
+
+
+def command(run_dir, overrides):
+    program = [sys.executable, "-m", "launcher.cli", "run", "configs/quickstart.yaml"]
+    return [*program, f"run_dir={run_dir}", *overrides]
+
+
+def losses(run_dir):
+    return {
+        line["step"]: line["train/loss"] for line in read_lines(run_dir / "metrics" / "train.jsonl")
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_overrides, tmp_path_factory):
+    """A run from start to end, and what it printed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    result = subprocess.run(
+        command(run_dir, tiny_overrides),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return run_dir, result
+
+
+def test_schedules(finished):
+    run_dir, _ = finished
+    first, second = (open_schedule(run_dir / "schedules" / f"round-0000{r}") for r in range(2))
+    assert (first.manifest["strategy"], second.manifest["strategy"]) == ("random", "spectral")
+    assert first.num_batches == second.num_batches == STEPS_PER_ROUND
+    assert second.manifest["embedding_step"] == STEPS_PER_ROUND
+    assert second.manifest["staleness_steps"] == 0
+    assert second.manifest["batch_loss"] > second.manifest["random_batch_loss"]
+    assert len(first.leftover) == NUM_TRAIN % 8
+    assert set(first.leftover.tolist()) <= set(np.asarray(second.batches).ravel().tolist())
+
+
+def test_every_logged_step_once_and_learning(finished):
+    run_dir, _ = finished
+    lines = read_lines(run_dir / "metrics" / "train.jsonl")
+    steps = [line["step"] for line in lines]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == TOTAL_STEPS
+    assert lines[-1]["train/temperature"] > 0
+
+
+def test_judged_after_every_round(finished):
+    run_dir, _ = finished
+    results = read_lines(run_dir / "metrics" / "rounds.jsonl")
+    assert [(r["round"], r["step"]) for r in results] == [(0, STEPS_PER_ROUND), (1, TOTAL_STEPS)]
+    assert results[-1]["u_to_v/mrr"] > 2 / 60  # better than chance, which is about ln(60) / 60
+
+
+def test_the_screen_shows_work_and_no_chatter(finished):
+    _, result = finished
+    text = result.stdout + result.stderr
+    for stage in ("index", "tokenizer", "embed train", "neighbors", "cluster", "embed heldout"):
+        assert stage in result.stderr
+    assert "held-out retrieval" in result.stdout
+    assert result.stdout.count("  loss ") == len(losses(finished[0]))
+    for noise in ("Traceback", "Warning", "raylet", "DeepSpeed", "(pid="):
+        assert noise not in text
+
+
+def test_the_folder_explains_itself(finished):
+    run_dir, _ = finished
+    readme = (run_dir / "README.md").read_text()
+    assert "MRR u -> v" in readme
+    assert f"{json.loads((run_dir / 'encoder' / 'manifest.json').read_text())['kind']}" == "encoder"
+    assert (run_dir / "logs" / "latest" / "rank-1.log").stat().st_size > 0
+
+
+def test_a_second_call_has_nothing_to_do(finished, tiny_overrides):
+    run_dir, _ = finished
+    start = time.perf_counter()
+    result = subprocess.run(
+        command(run_dir, tiny_overrides), capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "all 2 rounds were finished before" in result.stdout
+    assert time.perf_counter() - start < 20
+
+
+def test_search(finished):
+    run_dir, _ = finished
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "launcher.cli",
+            "search",
+            str(run_dir),
+            "lobex mifin",
+            "kahup",
+            "--top",
+            "2",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.count("m.py:") == 4
+    assert '"lobex mifin"' in result.stdout
+
+
+def test_a_changed_configuration_is_refused(finished, tiny_overrides):
+    run_dir, _ = finished
+    result = subprocess.run(
+        command(run_dir, [*tiny_overrides, "seed=9"]), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "run of another configuration (seed: 0 -> 9)" in result.stderr
+
+
+def wait_for_step(run_dir, step, process):
+    deadline = time.monotonic() + DEADLINE_S
+    while max(losses(run_dir), default=0) < step:
+        assert process.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
+)
+def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
+    finished, tiny_overrides, tmp_path, signal_number, status
+):
+    """Killed after a checkpoint inside round 1, the run ends with the batches and losses of the one that was not."""
+    run_dir = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        command(run_dir, tiny_overrides), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for_step(run_dir, STEPS_PER_ROUND + 20, process)
+    os.kill(process.pid, signal_number)
+    assert process.wait(60) == status
+    assert max(losses(run_dir)) < TOTAL_STEPS
+
+    result = subprocess.run(
+        command(run_dir, tiny_overrides),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "going on from step" in result.stdout
+    assert losses(run_dir) == losses(finished[0])
+    for number in range(2):
+        schedules = [
+            open_schedule(folder / "schedules" / f"round-0000{number}").content_hash
+            for folder in (run_dir, finished[0])
+        ]
+        assert schedules[0] == schedules[1]
