@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import ray
 from jaxtyping import Float32
-from ray.actor import ActorHandle
+from ray.actor import ActorProxy
 from ray.exceptions import RayActorError, RayTaskError
 
 from selection.config import EmbedConfig
@@ -86,7 +86,7 @@ def embed_dataset(
     missing = store.missing_shards()
     sizes = np.diff(index.shard_starts)
 
-    def start_worker() -> ActorHandle:
+    def start_worker() -> ActorProxy[ShardEmbedder]:
         options = {"num_cpus": config.cpus_per_worker, "num_gpus": config.gpus_per_worker}
         worker = ray.remote(ShardEmbedder).options(**options)
         return worker.remote(make_embedder, index_folder, store, config.batch_size)
