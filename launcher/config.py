@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from selection.artifacts import atomic_file, hash_json
 from selection.config import SelectionConfig, Settings
@@ -59,6 +59,15 @@ class RunConfig(Settings):
     train: TrainConfig = TrainConfig()
     selection: SelectionConfig = SelectionConfig()
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _clusters_divide_batch(self) -> "RunConfig":
+        size, batch_size = self.selection.cluster_size, self.train.batch_size
+        if size and batch_size % size:
+            raise ValueError(
+                f"selection.cluster_size is {size}, but must divide train.batch_size ({batch_size}); change either"
+            )
+        return self
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result; where it is written and where Ray runs do not."""

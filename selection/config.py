@@ -80,6 +80,10 @@ class SelectionConfig(Settings):
     strategy: StrategyName = "spectral"
     """Name of the function in `selection/strategies.py` that forms the batches."""
 
+    cluster_size: int | None = Field(default=None, ge=2)
+    """K: pairs chosen together; a batch is B / K clusters put together at random, so that the smaller K is, the milder
+    its negatives are. Null takes the whole batch, K = B."""
+
     temperature: float | None = Field(default=None, gt=0)
     """t in the loss weights w(k, l); null takes the temperature that the model has learned so far."""
 

@@ -87,6 +87,7 @@ def make_schedule(
         "seed": seed[0],
         "round": seed[1],
         "temperature": temperature,
+        "cluster_size": problem.cluster_size,
         "seconds": problem.seconds,
         **measured,
         **fields,

@@ -3,7 +3,7 @@
 A strategy gets the problem and returns all of its nodes, grouped into batches of exactly B. Nodes are 0 .. n-1 with n a
 multiple of B; which pairs they stand for, and which pairs are left over, is settled in `selection/select.py`.
 
-Legend: n nodes, m batches, b batch size, d dimensions.
+Legend: n nodes, m batches, b batch size, c clusters, k cluster size, d dimensions.
 """
 
 import time
@@ -37,6 +37,11 @@ class Problem:
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def cluster_size(self) -> int:
+        """K: nodes that are chosen together."""
+        return self.config.cluster_size or self.batch_size
+
     @cached_property
     def neighbors(self) -> Neighbors:
         """The nearest neighbours in both directions."""
@@ -64,14 +69,21 @@ def spectral(problem: Problem) -> Int64[np.ndarray, "m b"]:
     """Recursive spectral clustering of the affinity, then swaps between batches."""
     affinity, config = problem.affinity, problem.config.spectral
     start = time.perf_counter()
-    batches = partition(
-        affinity, problem.batch_size, config, problem.seed, problem.map_tasks, problem.progress
+    clusters = partition(
+        affinity, problem.cluster_size, config, problem.seed, problem.map_tasks, problem.progress
     )
     problem.seconds["cluster_s"] = time.perf_counter() - start
     start = time.perf_counter()
-    batches = swap_refine(affinity, batches, config.swap_sweeps, problem.progress)
+    clusters = swap_refine(affinity, clusters, config.swap_sweeps, problem.progress)
     problem.seconds["swap_s"] = time.perf_counter() - start
-    return batches
+    return pack(clusters, problem.batch_size, np.random.default_rng(problem.seed))
+
+
+def pack(
+    clusters: Int64[np.ndarray, "c k"], batch_size: int, rng: np.random.Generator
+) -> Int64[np.ndarray, "m b"]:
+    """Put B / K clusters together at random into each batch."""
+    return rng.permutation(clusters, axis=0).reshape(-1, batch_size)
 
 
 STRATEGIES: dict[str, Strategy] = {"spectral": spectral}

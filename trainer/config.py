@@ -30,6 +30,10 @@ class TextTransformerConfig(Settings):
     vocab_size: int = Field(default=8192, ge=300)
     """Entries of the BPE vocabulary, trained on the training pairs."""
 
+    split_words: bool = False
+    """Split identifiers into words and ignore case and white space, so that `read_file`, `readFile` and "Read file"
+    share their tokens; good for code, wrong where case carries meaning."""
+
     width: int = Field(default=128, ge=8)
     """Features per token."""
 

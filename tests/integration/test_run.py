@@ -144,7 +144,11 @@ def wait_for_step(run_dir, step, process):
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
+    ("signal_number", "status"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
     finished, tiny_overrides, tmp_path, signal_number, status

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from selection.artifacts import atomic_folder, has_manifest, read_manifest, write_manifest
@@ -118,7 +118,10 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Train a byte-level BPE vocabulary on both sides of the pairs, as far as the encoder reads them."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if config.split_words:
+        _split_words(tokenizer)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
@@ -129,6 +132,20 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator(_training_texts(config, index, progress), trainer)
     return tokenizer
+
+
+def _split_words(tokenizer: Tokenizer) -> None:
+    """Make words of identifiers, drop white space and case: `read_file` and `Read File` become equal."""
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex("(?<=[a-z0-9])(?=[A-Z])"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[_\s]+"), "removed"),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def limit_threads(num_threads: int) -> None:
@@ -172,5 +189,13 @@ def _decode(text: bytes, max_tokens: int) -> str:
 
 
 def _settings(config: TextTransformerConfig) -> dict[str, Any]:
-    names = {"name", "vocab_size", "u_part", "v_part", "u_max_tokens", "v_max_tokens"}
+    names = {
+        "name",
+        "vocab_size",
+        "split_words",
+        "u_part",
+        "v_part",
+        "u_max_tokens",
+        "v_max_tokens",
+    }
     return {"encoder": config.model_dump(include=names)}

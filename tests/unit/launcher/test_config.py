@@ -59,6 +59,11 @@ def test_overrides_are_yaml_and_reach_inside(write):
         ),
         (SMALLEST, ["encoder.num_heads=3"], "num_heads is 3, but must divide width"),
         (SMALLEST, ["selection.strategy=best"], r"selection\.strategy: got 'best': .*'random'"),
+        (
+            SMALLEST,
+            ["selection.cluster_size=9"],
+            r"cluster_size is 9, but must divide train\.batch_size \(64\)",
+        ),
         (SMALLEST, ["rounds=0"], r"rounds: got 0: .*greater than or equal to 1"),
         (SMALLEST, ["rounds"], r"override 'rounds': expected key\.subkey=value"),
         (SMALLEST, ["seed.x=1", "seed.x.y=1"], r"x is 1 and has no keys inside"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from selection.config import SelectionConfig
 from selection.errors import ConfigError
 from selection.select import hold_back, make_random_schedule, make_schedule
+from selection.strategies import pack
 from tests.conftest import planted_pairs
 
 NOTHING = np.empty(0, np.int64)
@@ -75,3 +76,22 @@ def test_data_without_structure_is_not_easier_than_random(tmp_path, random_pairs
         tmp_path / "s", random_pairs, 20, 0.1, SelectionConfig(), (0, 1), NOTHING, {}
     )
     assert schedule.manifest["batch_loss"] > schedule.manifest["random_batch_loss"]
+
+
+def test_smaller_clusters_make_milder_batches(tmp_path, clustered):
+    def loss(cluster_size):
+        config = SelectionConfig(cluster_size=cluster_size)
+        schedule = make_schedule(tmp_path / "s", clustered, 16, 0.1, config, (0, 1), NOTHING, {})
+        assert schedule.batches.shape == (40, 16)
+        return schedule.manifest["batch_loss"], schedule.manifest["random_batch_loss"]
+
+    (whole, random), (half, _), (two, _) = loss(None), loss(8), loss(2)
+    assert whole > half > two > random
+
+
+def test_packing_keeps_clusters_together():
+    clusters = np.arange(24).reshape(8, 3)
+    batches = pack(clusters, 6, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(24))
+    assert {tuple(half) for half in batches.reshape(-1, 3)} == {tuple(c) for c in clusters}
+    assert not np.array_equal(batches, clusters.reshape(-1, 6))

@@ -131,3 +131,16 @@ def test_the_collate_function_travels_to_other_processes(pairs, encoder_config, 
     copy = pickle.loads(pickle.dumps(collate))
     for side, inputs in collate(pairs.samples[:5]).items():
         assert np.array_equal(inputs, copy(pairs.samples[:5])[side])
+
+
+def test_split_words_shares_tokens_between_spellings(pairs, encoder_config):
+    config = encoder_config.model_copy(update={"split_words": True})
+    trained = train_tokenizer(config, pairs, silent)
+
+    def ids(text):
+        return trained.encode(text).ids
+
+    assert ids("read_file") == ids("readFile") == ids("Read\n   File")
+    assert ids("a.b(c)") == ids("a . b ( c )")
+    plain = train_tokenizer(encoder_config, pairs, silent)
+    assert plain.encode("read_file").ids != plain.encode("readFile").ids
