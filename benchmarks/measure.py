@@ -27,7 +27,9 @@ def main() -> int:
             break
         except subprocess.TimeoutExpired:
             continue
-    print(f"wall {time.monotonic() - start:.0f} s, peak memory {peak / GIB:.2f} GiB, exit status {status}")
+    print(
+        f"wall {time.monotonic() - start:.0f} s, peak memory {peak / GIB:.2f} GiB, exit status {status}"
+    )
     return status
 
 
