@@ -124,7 +124,8 @@ def _dataset_code_search(args: argparse.Namespace) -> None:
     from selection.progress import TerminalProgress
     from trainer.datasets.code_search import write_code_search
 
-    manifest = write_code_search(args.folder, args.limit, args.workers, TerminalProgress())
+    with TerminalProgress() as progress:
+        manifest = write_code_search(args.folder, args.limit, args.workers, progress)
     print(
         f"{args.folder}: {manifest['train']['num_pairs']:,} training and "
         f"{manifest['heldout']['num_pairs']:,} held-out pairs"
@@ -135,7 +136,8 @@ def _index(args: argparse.Namespace) -> None:
     from selection.progress import TerminalProgress
     from selection.shards import build_index, expand_shards
 
-    index = build_index(expand_shards(args.shards), args.folder, TerminalProgress(), args.workers)
+    with TerminalProgress() as progress:
+        index = build_index(expand_shards(args.shards), args.folder, progress, args.workers)
     print(f"{args.folder}: {len(index):,} pairs in {len(index.shard_paths):,} shards")
 
 

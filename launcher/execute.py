@@ -70,11 +70,13 @@ def execute(config: RunConfig) -> None:
 def _do_rounds(config: RunConfig, run_dir: RunDir, shards: dict[str, list[Path]]) -> None:
     run = Run(config, run_dir, run_dir.new_attempt())
     logging.basicConfig(filename=run.logs / "driver.log", level=logging.INFO)
-    prepare(run, shards, num_workers=os.cpu_count() or 1)
-    say(_describe_start(run))
-    with ray_cluster(config.ray, run.logs):
-        check_resources(config)
-        run_rounds(run)
+    with run.progress:
+        prepare(run, shards, num_workers=os.cpu_count() or 1)
+        run_dir.keep(config)
+        say(_describe_start(run))
+        with ray_cluster(config.ray, run.logs):
+            check_resources(config)
+            run_rounds(run)
 
 
 def _describe_start(run: Run) -> str:

@@ -77,29 +77,29 @@ class Run:
 
 
 def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
-    """Number the pairs of both splits and check that they make batches; no Ray yet.
+    """Number the pairs of both splits, check that they make batches, and train the tokenizer; no Ray yet.
 
     Raises:
         ConfigError: a split is empty, or there are fewer training pairs than one batch.
-        ArtifactError: a shard cannot be read.
+        ArtifactError: a shard cannot be read, or a sample lacks a part.
     """
     for split, paths in shards.items():
         with run.timed("index", 0):
             run.indexes[split] = build_index(paths, run.dir.index(split), run.progress, num_workers)
         if not len(run.indexes[split]):
-            raise ConfigError(f"data.{split}: the {len(paths)} shards hold no pairs; give others")
+            raise ConfigError(f"data.{split}: there is no pair in {len(paths)} shards; give others")
     num_pairs, batch_size = len(run.indexes["train"]), run.config.train.batch_size
     if num_pairs < batch_size:
         raise ConfigError(
             f"train.batch_size: is {batch_size}, but data.train has only {num_pairs} pairs; "
             "take a smaller batch or more shards"
         )
+    with run.timed("encoder", 0):
+        prepare_encoder(run.config.encoder, run.indexes["train"], run.dir.encoder, run.progress)
 
 
 def run_rounds(run: Run) -> None:
     """All rounds that are not done yet; Ray must be connected."""
-    with run.timed("encoder", 0):
-        prepare_encoder(run.config.encoder, run.indexes["train"], run.dir.encoder, run.progress)
     for round_number in range(run.config.rounds):
         select(run, round_number)
         train(run, round_number)

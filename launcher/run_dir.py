@@ -15,6 +15,7 @@ from launcher.config import RunConfig, differences, load_config, save_config
 from selection.errors import ConfigError
 
 _LOCK = ".lock"
+_MADE_BEFORE_CONFIG = {_LOCK, "index", "logs", "metrics"}
 
 
 class RunDir:
@@ -56,7 +57,9 @@ class RunDir:
 
     @contextmanager
     def claimed(self, config: RunConfig) -> Iterator[None]:
-        """Own the folder, as a run of `config`; the lock goes away with the process, however it ends.
+        """Own the folder; the lock goes away with the process, however it ends.
+
+        It becomes a run of `config` with `keep`, so that a configuration which does not fit its data leaves it free.
 
         Raises:
             ConfigError: it is in use, belongs to another configuration, or is no run at all.
@@ -67,14 +70,17 @@ class RunDir:
             )
         self.root.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            if not self.config.is_file():
-                save_config(config, self.config)
-            elif changed := differences(load_config(self.config), config):
+            if self.config.is_file() and (changed := differences(load_config(self.config), config)):
                 raise ConfigError(
                     f"run_dir: {self.root} is a run of another configuration ({'; '.join(changed[:3])}); "
                     "choose another run_dir, or delete that one"
                 )
             yield
+
+    def keep(self, config: RunConfig) -> None:
+        """Make the folder a run of `config`, for good."""
+        if not self.config.is_file():
+            save_config(config, self.config)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -93,7 +99,7 @@ class RunDir:
             yield
 
     def _holds_something(self) -> bool:
-        return any(path.name != _LOCK for path in self.root.iterdir())
+        return any(path.name not in _MADE_BEFORE_CONFIG for path in self.root.iterdir())
 
     def forget_embeddings(self, before_round: int) -> None:
         """Delete the embeddings of earlier rounds; the newest ones serve `coterie search`."""

@@ -33,10 +33,19 @@ def silent(stage: str, done: int, total: int, unit: str = "pairs") -> None:
 
 
 class TerminalProgress:
-    """Draws one bar at a time on standard error; a log file gets a line every ten seconds at most."""
+    """Draws one bar at a time on standard error; a log file gets a line every ten seconds at most.
+
+    As a context it ends its bar, so that an error message begins on a line of its own.
+    """
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+
+    def __enter__(self) -> "TerminalProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __call__(self, stage: str, done: int, total: int, unit: str = "pairs") -> None:
         """See `Progress`."""

@@ -17,8 +17,7 @@ def finished(tmp_path):
         path.write_text(f"run_dir: {tmp_path}/{name}\ndata: {{train: t, heldout: h}}\n")
         config = load_config(path, [f"selection.strategy={strategy}"])
         run_dir = RunDir(config.run_dir)
-        with run_dir.claimed(config):
-            pass
+        run_dir.keep(config)
         for number, fields in enumerate(losses):
             folder = schedule_folder(run_dir.schedules, number)
             ids = np.arange(4).reshape(2, 2)

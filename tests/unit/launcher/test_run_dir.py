@@ -23,7 +23,7 @@ def run_dir(config):
 def test_claimed_by_one_configuration(config, run_dir):
     for _ in range(2):
         with run_dir.claimed(config):
-            pass
+            run_dir.keep(config)
     assert open_run(run_dir.root)[1] == config
     other = config.model_copy(update={"seed": 5})
     with (
@@ -48,6 +48,7 @@ def test_locked_against_another_process(config, run_dir):
         "with run_dir.claimed(config): pass"
     )
     command = [sys.executable, "-c", attempt, str(run_dir.root)]
+    run_dir.keep(config)
     with run_dir.claimed(config):
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "in use by process" in result.stderr
@@ -58,7 +59,16 @@ def test_a_lock_file_alone_does_not_make_a_folder_foreign(config, run_dir):
     run_dir.root.mkdir()
     (run_dir.root / ".lock").touch()
     with run_dir.claimed(config):
-        assert run_dir.config.is_file()
+        run_dir.keep(config)
+    assert run_dir.config.is_file()
+
+
+def test_a_configuration_that_was_not_kept_leaves_the_folder_free(config, run_dir):
+    with run_dir.claimed(config):
+        run_dir.index("train").mkdir(parents=True)
+        run_dir.new_attempt()
+    with run_dir.claimed(config.model_copy(update={"seed": 5})):
+        pass
 
 
 def test_attempts_are_numbered(run_dir):
