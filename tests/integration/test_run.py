@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -156,7 +157,11 @@ def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
     """Killed after a checkpoint inside round 1, the run ends with the batches and losses of the one that was not."""
     run_dir = tmp_path / "interrupted"
     process = subprocess.Popen(
-        command(run_dir, tiny_overrides), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(run_dir, tiny_overrides),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # a test runner in the background may ignore Ctrl-C, and its children inherit that
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_step(run_dir, STEPS_PER_ROUND + 20, process)
     os.kill(process.pid, signal_number)
