@@ -61,7 +61,13 @@ class SpectralConfig(Settings):
     """Passes of pairwise exchange between the parts of a split; 0 turns it off."""
 
     swap_sweeps: int = Field(default=4, ge=0)
-    """Sweeps of swaps between finished batches; 0 turns them off."""
+    """Sweeps of swaps between finished batches, judged by affinity; 0 turns them off."""
+
+    exact_sweeps: int = Field(default=0, ge=0)
+    """Sweeps of swaps after those, judged by the true InfoNCE; slower, and off until they are measured in training."""
+
+    affinity_share: float = Field(default=0.06, ge=0)
+    """What a unit of affinity counts beside a unit of the loss, in exact sweeps."""
 
 
 class RefreshConfig(Settings):

@@ -30,12 +30,9 @@ def swap_refine(
         progress: told after each sweep.
     """
     batches = batches.copy()
-    batch_of = np.empty(batches.size, np.int64)
-    slot_of = np.empty(batches.size, np.int64)
-    batch_of[batches.ravel()] = np.repeat(np.arange(len(batches)), batches.shape[1])
-    slot_of[batches.ravel()] = np.tile(np.arange(batches.shape[1]), len(batches))
+    batch_of, slot_of = places(batches)
     arrays = (affinity.indptr, affinity.indices, affinity.data, batches, batch_of, slot_of)
-    inside = _affinity_inside(*arrays[:3], batch_of)
+    inside = affinity_inside(*arrays[:3], batch_of)
     for sweep in range(num_sweeps):
         num_swaps = _sweep(*arrays, inside)
         progress("swap", sweep + 1, num_sweeps, "sweeps")
@@ -44,8 +41,18 @@ def swap_refine(
     return batches
 
 
+def places(
+    batches: Int64[np.ndarray, "m b"],
+) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+    """The batch of each node, and its slot there."""
+    batch_of, slot_of = np.empty((2, batches.size), np.int64)
+    batch_of[batches.ravel()] = np.repeat(np.arange(len(batches)), batches.shape[1])
+    slot_of[batches.ravel()] = np.tile(np.arange(batches.shape[1]), len(batches))
+    return batch_of, slot_of
+
+
 @numba.njit(parallel=True, cache=True)
-def _affinity_inside(indptr, indices, data, batch_of):
+def affinity_inside(indptr, indices, data, batch_of):
     """Affinity of each node to its own batch."""
     inside = np.zeros(len(batch_of), np.float32)
     for node in numba.prange(len(batch_of)):
@@ -81,7 +88,7 @@ def _sweep(indptr, indices, data, batches, batch_of, slot_of, inside):
                 indptr, indices, data, batches[away], batch_of, home, inside, to_node, gain_i
             )
             if j >= 0:
-                _swap(indptr, indices, data, batches, batch_of, slot_of, inside, i, j)
+                swap(indptr, indices, data, batches, batch_of, slot_of, inside, i, j)
                 num_swaps += 1
         for entry in range(first, last):
             to_node[indices[entry]] = 0
@@ -106,7 +113,7 @@ def _best_partner(indptr, indices, data, candidates, batch_of, home, inside, to_
 
 
 @numba.njit(cache=True)
-def _swap(indptr, indices, data, batches, batch_of, slot_of, inside, i, j):
+def swap(indptr, indices, data, batches, batch_of, slot_of, inside, i, j):
     """Exchange i and j and bring `inside` of them and of their neighbours up to date."""
     a, b = batch_of[i], batch_of[j]
     for node, home, away in ((i, a, b), (j, b, a)):

@@ -17,6 +17,7 @@ from jaxtyping import Float32, Int64
 
 from selection.affinity import build_affinity
 from selection.config import SelectionConfig
+from selection.exact_swap import exact_swaps
 from selection.knn import Neighbors, find_neighbors
 from selection.partition import Mapper, partition
 from selection.progress import Progress
@@ -75,6 +76,10 @@ def spectral(problem: Problem) -> Int64[np.ndarray, "m b"]:
     problem.seconds["cluster_s"] = time.perf_counter() - start
     start = time.perf_counter()
     clusters = swap_refine(affinity, clusters, config.swap_sweeps, problem.progress)
+    clusters = exact_swaps(
+        affinity, problem.U, problem.V, clusters, problem.temperature,
+        config.affinity_share, config.exact_sweeps, problem.progress,
+    )  # fmt: skip
     problem.seconds["swap_s"] = time.perf_counter() - start
     return pack(clusters, problem.batch_size, np.random.default_rng(problem.seed))
 

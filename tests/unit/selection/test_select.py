@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selection.config import SelectionConfig
+from selection.config import SelectionConfig, SpectralConfig
 from selection.errors import ConfigError
 from selection.select import hold_back, make_random_schedule, make_schedule
 from selection.strategies import pack
@@ -95,3 +95,14 @@ def test_packing_keeps_clusters_together():
     np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(24))
     assert {tuple(half) for half in batches.reshape(-1, 3)} == {tuple(c) for c in clusters}
     assert not np.array_equal(batches, clusters.reshape(-1, 6))
+
+
+def test_exact_sweeps_make_harder_batches(tmp_path, clustered):
+    def loss(exact_sweeps):
+        spectral = SpectralConfig(exact_sweeps=exact_sweeps, affinity_share=0)
+        config = SelectionConfig(spectral=spectral)
+        return make_schedule(
+            tmp_path / "s", clustered, 12, 0.1, config, (0, 1), NOTHING, {}
+        ).manifest["batch_loss"]
+
+    assert loss(2) > loss(0)

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from selection.affinity import build_affinity
+from selection.config import GraphConfig
+from selection.exact_swap import exact_swaps
+from selection.knn import find_neighbors
+from selection.quality import batch_losses, captured_affinity
+from selection.refine import swap_refine
+from tests.conftest import planted_pairs
+
+TEMPERATURE = 0.1
+
+
+def problem(seed, batch_size=8):
+    U, V, _ = planted_pairs(num_clusters=30, per_cluster=16, dim=12, seed=seed)
+    neighbors = find_neighbors(U, V, GraphConfig(num_neighbors=8))
+    affinity = build_affinity(U, V, neighbors, batch_size, TEMPERATURE)
+    batches = np.random.default_rng(seed).permutation(480).reshape(-1, batch_size)
+    return affinity, U, V, swap_refine(affinity, batches, 3)
+
+
+def objective(affinity, U, V, batches, share):
+    """What exact swaps raise, in float64 from the losses themselves."""
+    loss = 2 * batches.shape[1] * batch_losses(U, V, batches, TEMPERATURE).sum(dtype=np.float64)
+    inside = captured_affinity(affinity, batches) * affinity.data.sum(dtype=np.float64) / 2
+    return loss + share * inside
+
+
+@pytest.mark.parametrize("share", [0.0, 0.06, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_objective_rises_sweep_by_sweep(share, seed):
+    affinity, U, V, start = problem(seed)
+    values = [objective(affinity, U, V, start, share)]
+    for num_sweeps in (1, 2, 3):
+        batches = exact_swaps(affinity, U, V, start, TEMPERATURE, share, num_sweeps)
+        np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(480))
+        values.append(objective(affinity, U, V, batches, share))
+    assert values[0] < values[1] <= values[2] * (1 + 1e-6) <= values[3] * (1 + 2e-6)
+
+
+def test_harder_than_swaps_on_affinity_alone():
+    affinity, U, V, start = problem(0)
+    exact = exact_swaps(affinity, U, V, start, TEMPERATURE, 0.0, 5)
+    assert (
+        batch_losses(U, V, exact, TEMPERATURE).mean()
+        > 1.01 * batch_losses(U, V, start, TEMPERATURE).mean()
+    )
+
+
+def test_deterministic_and_the_start_is_kept():
+    affinity, U, V, start = problem(1)
+    before = start.copy()
+    first = exact_swaps(affinity, U, V, start, TEMPERATURE, 0.06, 2)
+    np.testing.assert_array_equal(first, exact_swaps(affinity, U, V, start, TEMPERATURE, 0.06, 2))
+    np.testing.assert_array_equal(start, before)
+    np.testing.assert_array_equal(exact_swaps(affinity, U, V, start, TEMPERATURE, 0.06, 0), before)
+
+
+def test_random_swaps_do_not_gain_at_the_end():
+    affinity, U, V, start = problem(2)
+    end = exact_swaps(affinity, U, V, start, TEMPERATURE, 0.06, 50)
+    best = objective(affinity, U, V, end, 0.06)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        a, b = rng.choice(len(end), 2, replace=False)
+        other = end.copy()
+        x, y = rng.integers(8, size=2)
+        other[a, x], other[b, y] = end[b, y], end[a, x]
+        assert objective(affinity, U, V, other, 0.06) <= best + 1e-2
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.005])
+def test_low_temperatures_and_equal_points_stay_finite(temperature):
+    affinity, U, V, start = problem(0)
+    V = V.copy()
+    V[:20] = V[0]
+    U[:20] = -V[0]
+    batches = exact_swaps(affinity, U, V, start, temperature, 0.06, 2)
+    np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(480))
