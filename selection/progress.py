@@ -8,13 +8,10 @@ node share one screen, and `tail -f` works as well.
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from tqdm import tqdm
-
-T = TypeVar("T")
 
 _FILE_INTERVAL_S = 0.2
 _LOG_INTERVAL_S = 10.0
@@ -90,16 +87,3 @@ class FileProgress:
         event = {"stage": stage, "done": done, "total": total, "unit": unit, "time": now}
         with self._path.open("a") as file:
             file.write(json.dumps(event) + "\n")
-
-
-def track(
-    items: Iterable[T], progress: Progress, stage: str, unit: str, total: int | None = None
-) -> Iterator[T]:
-    """Yield `items`, reporting each one as done when the next is asked for."""
-    if total is None:
-        assert isinstance(items, Sized), "a total is needed for items without a length"
-        total = len(items)
-    progress(stage, 0, total, unit)
-    for done, item in enumerate(items, start=1):
-        yield item
-        progress(stage, done, total, unit)

@@ -27,6 +27,15 @@ def command(run_dir, overrides):
     return [*program, f"run_dir={run_dir}", *overrides]
 
 
+def complete(run_dir, overrides):
+    """Run to the end, and return what it printed."""
+    result = subprocess.run(
+        command(run_dir, overrides), capture_output=True, text=True, check=False, timeout=DEADLINE_S
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
 def losses(run_dir):
     return {
         line["step"]: line["train/loss"] for line in read_lines(run_dir / "metrics" / "train.jsonl")
@@ -37,14 +46,7 @@ def losses(run_dir):
 def finished(tiny_overrides, tmp_path_factory):
     """A run from start to end, and what it printed."""
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
-    result = subprocess.run(
-        command(run_dir, tiny_overrides),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=DEADLINE_S,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    result = complete(run_dir, tiny_overrides)
     return run_dir, result
 
 
@@ -168,14 +170,7 @@ def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
     assert process.wait(60) == status
     assert max(losses(run_dir)) < TOTAL_STEPS
 
-    result = subprocess.run(
-        command(run_dir, tiny_overrides),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=DEADLINE_S,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    result = complete(run_dir, tiny_overrides)
     assert "going on from step" in result.stdout
     assert losses(run_dir) == losses(finished[0])
     for number in range(2):

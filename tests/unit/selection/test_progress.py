@@ -1,6 +1,6 @@
 import json
 
-from selection.progress import FileProgress, TerminalProgress, track
+from selection.progress import FileProgress, TerminalProgress
 
 
 def test_file_progress_is_throttled_but_keeps_the_end(tmp_path):
@@ -22,12 +22,3 @@ def test_terminal_progress_shows_each_stage(capsys):
     assert "embed" in text
     assert "search" in text
     assert "100/100" in text
-
-
-def test_track_reports_what_was_consumed():
-    seen = []
-    items = track("abc", lambda stage, done, total, unit: seen.append((done, total)), "s", "u")
-    next(items)
-    assert seen == [(0, 3)]
-    assert list(items) == ["b", "c"]
-    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
