@@ -63,6 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--top", type=_positive, default=3, help="results per query (default: 3)")
     search.set_defaults(command=_search)
 
+    _add_select(commands)
+
     dataset = commands.add_parser("dataset", help="write a data set as WebDataset shards")
     kinds = dataset.add_subparsers(required=True, metavar="KIND")
     code = kinds.add_parser(
@@ -91,10 +93,42 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_select(commands: argparse._SubParsersAction) -> None:
+    select = commands.add_parser("select", help="batches for any embeddings and any trainer")
+    select.add_argument(
+        "u_file", type=Path, metavar="U.npy", help="float16 or float32 [N, d], unit rows"
+    )
+    select.add_argument(
+        "v_file", type=Path, metavar="V.npy", nargs="?", help="default: U.npy, single-view data"
+    )
+    select.add_argument("--batch-size", type=_positive, required=True)
+    select.add_argument("--out", type=Path, required=True, help="folder of the schedule")
+    select.add_argument("--strategy", default="spectral")
+    select.add_argument("--temperature", type=float, default=0.07)
+    select.add_argument("--seed", type=_not_negative, default=0)
+    select.add_argument(
+        "--set",
+        dest="settings",
+        nargs="+",
+        default=[],
+        metavar="a.b=value",
+        help="such as graph.num_neighbors=32",
+    )
+    select.set_defaults(command=_select)
+
+
 def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _not_negative(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is not at least {least}")
     return value
 
 
@@ -118,6 +152,19 @@ def _search(args: argparse.Namespace) -> None:
 
     for query, hits in zip(args.queries, search(args.run_dir, args.queries, args.top), strict=True):
         print(describe(query, hits), end="\n\n")
+
+
+def _select(args: argparse.Namespace) -> None:
+    from launcher.select import SelectRequest, select_files
+    from selection.progress import TerminalProgress
+
+    names = SelectRequest.__dataclass_fields__
+    request = SelectRequest(**{name: getattr(args, name) for name in names})
+    with TerminalProgress() as progress:
+        schedule = select_files(request, progress)
+    print(
+        f"{args.out}: {schedule.num_batches:,} batches of {args.batch_size}, {len(schedule.leftover)} left over"
+    )
 
 
 def _dataset_code_search(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -17,6 +17,8 @@ from selection.artifacts import atomic_file, hash_json
 from selection.config import SelectionConfig, Settings
 from selection.errors import ConfigError
 from trainer.config import EncoderConfig, TrainConfig
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 class DataConfig(Settings):
@@ -103,7 +105,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: holds {type(values).__name__}, expected keys with values")
     for override in overrides:
         apply_override(values, override)
-    return validate(values, source=str(path))
+    return validate(RunConfig, values, source=str(path))
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -128,18 +130,18 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     values[keys[-1]] = value
 
 
-def validate(values: Mapping[str, Any], source: str) -> RunConfig:
-    """Build a `RunConfig`; `source` begins the message when that fails.
+def validate(model: type[SettingsT], values: Mapping[str, Any], source: str) -> SettingsT:
+    """Build settings; `source` begins the message when that fails.
 
     Raises:
         ConfigError: a key is unknown or a value is wrong; the message names the first of them.
     """
     try:
-        return RunConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         first, *others = error.errors(include_url=False)
         more = f" (and {len(others)} more)" if others else ""
-        raise ConfigError(f"{source}: {_explain(first)}{more}") from None
+        raise ConfigError(f"{source}: {_explain(model, first)}{more}") from None
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -168,12 +170,12 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _explain(error: Any) -> str:
+def _explain(model: type[BaseModel], error: Any) -> str:
     """One line for one of pydantic's errors."""
     location = [part for part in error["loc"] if isinstance(part, str)]
     field = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        known = list(_model_at(location[:-1]).model_fields)
+        known = list(_model_at(model, location[:-1]).model_fields)
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
         return f"{field}: unknown key; {hint}"
@@ -186,9 +188,8 @@ def _explain(error: Any) -> str:
     return f"{field}: got {error['input']!r}: {rule}; change it"
 
 
-def _model_at(location: Sequence[str]) -> type[BaseModel]:
+def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
     """The settings class under a path of keys."""
-    model: type[BaseModel] = RunConfig
     for key in location:
         annotation = model.model_fields[key].annotation
         candidates = (annotation, *get_args(annotation))

@@ -108,8 +108,8 @@ def hold_back(
     """
     if num_pairs < batch_size:
         raise ConfigError(
-            f"train.batch_size is {batch_size}, but there are only {num_pairs} pairs; "
-            "take a smaller batch or more shards"
+            f"batch_size is {batch_size}, but there are only {num_pairs} pairs; "
+            "take a smaller batch or more pairs"
         )
     may_rest = np.setdiff1d(np.arange(num_pairs), previous_leftover)
     num_leftover = num_pairs % batch_size

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from launcher.cli import main
+from selection.schedule import open_schedule
+from tests.conftest import planted_pairs
+
+
+@pytest.fixture
+def files(tmp_path):
+    U, V, _ = planted_pairs(num_clusters=20, per_cluster=10, dim=16)
+    np.save(tmp_path / "U.npy", U)
+    np.save(tmp_path / "V.npy", V.astype(np.float16))
+    return tmp_path
+
+
+def select(files, *arguments, names=("U.npy", "V.npy"), batch_size=8):
+    paths = [str(files / name) for name in names]
+    return main(
+        ["select", *paths, "--batch-size", str(batch_size), "--out", str(files / "s"), *arguments]
+    )
+
+
+def test_a_schedule_comes_out(files, capsys):
+    assert select(files, "--set", "graph.num_neighbors=6", batch_size=9) == 0
+    schedule = open_schedule(files / "s", {"strategy": "spectral"})
+    assert schedule.batches.shape == (22, 9)
+    assert len(schedule.leftover) == 2
+    assert schedule.manifest["batch_loss"] > schedule.manifest["random_batch_loss"]
+    assert "22 batches of 9, 2 left over" in capsys.readouterr().out
+
+
+def test_one_file_is_single_view_data_and_seeds_differ(files):
+    hashes = []
+    for seed in ("0", "0", "1"):
+        assert select(files, "--seed", seed, names=("U.npy",)) == 0
+        hashes.append(open_schedule(files / "s").content_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_random_needs_no_graph(files):
+    assert select(files, "--strategy", "random") == 0
+    assert open_schedule(files / "s").manifest["strategy"] == "random"
+
+
+def save_bad_rows(files):
+    U = np.load(files / "U.npy")
+    U[3], U[5] = 0, np.nan
+    np.save(files / "bad.npy", U)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "message"),
+    [
+        ([], ("absent.npy",), "no such file"),
+        ([], ("text.npy",), "not a .npy file"),
+        ([], ("objects.npy",), "not a .npy file"),
+        ([], ("ids.npy",), "holds int64 of shape (4,)"),
+        ([], ("bad.npy",), "row 3 has norm 0, expected 1, as have 2 of 200 rows"),
+        ([], ("U.npy", "short.npy"), "has shape (7, 16), but"),
+        (["--set", "graph.neighbors=3"], ("U.npy",), "did you mean 'num_neighbors'"),
+        (["--set", "cluster_size=3"], ("U.npy",), "must divide --batch-size (8)"),
+        (["--strategy", "best"], ("U.npy",), "strategy: got 'best'"),
+        (["--temperature", "0"], ("U.npy",), "temperature: got 0.0"),
+        (["--batch-size", "201"], ("U.npy",), "only 200 pairs"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(files, capsys, arguments, names, message):
+    save_bad_rows(files)
+    (files / "text.npy").write_text("hello")
+    np.save(files / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(files / "ids.npy", np.arange(4))
+    np.save(files / "short.npy", np.load(files / "U.npy")[:7])
+    assert select(files, *arguments, names=names) == 2
+    text = capsys.readouterr().err.strip()
+    assert message in text
+    assert "\n" not in text
+    assert not (files / "s").exists()
+
+
+def test_a_folder_of_something_else_is_not_replaced(files):
+    (files / "s").mkdir()
+    (files / "s" / "thesis.tex").write_text("dear reader")
+    assert select(files) == 2
+    assert (files / "s" / "thesis.tex").is_file()
