@@ -72,23 +72,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     code.add_argument("folder", type=Path)
     code.add_argument("--limit", type=_positive, help="most training pairs (default: all)")
-    code.add_argument(
-        "--workers",
-        type=_positive,
-        default=os.cpu_count() or 1,
-        help="processes (default: all cores)",
-    )
+    _add_workers(code)
     code.set_defaults(command=_dataset_code_search)
 
     index = commands.add_parser("index", help="number the pairs of tar shards")
     index.add_argument("shards", help="a glob, or brace ranges as in 'train-{000000..000012}.tar'")
     index.add_argument("folder", type=Path)
-    index.add_argument(
-        "--workers",
-        type=_positive,
-        default=os.cpu_count() or 1,
-        help="processes (default: all cores)",
-    )
+    _add_workers(index)
     index.set_defaults(command=_index)
     return parser
 
@@ -115,6 +105,15 @@ def _add_select(commands: argparse._SubParsersAction) -> None:
         help="such as graph.num_neighbors=32",
     )
     select.set_defaults(command=_select)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        help="processes (default: all cores)",
+    )
 
 
 def _positive(text: str) -> int:

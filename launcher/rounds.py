@@ -35,6 +35,7 @@ from trainer.checkpoint import Checkpoint, latest_checkpoint
 from trainer.embedder import CheckpointEmbedder
 from trainer.encoders import prepare_encoder
 from trainer.evaluate import retrieval_metrics
+from trainer.metrics import FILE as METRICS_FILE
 from trainer.worker import TrainJob
 
 
@@ -206,7 +207,7 @@ def train(run: Run, round_number: int) -> None:
     )
     with (
         run.timed("train", round_number),
-        showing_training(run.dir.metrics / "train.jsonl", run.progress),
+        showing_training(run.dir.metrics / METRICS_FILE, run.progress),
     ):
         run_ranks(job, storage=run.logs / "ray_train")
 
