@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
@@ -87,5 +87,7 @@ def _keep_logs(source: Path, target: Path) -> None:
     """Copy Ray's own logs into the run; its session folder lies in a temporary place."""
     target.mkdir(parents=True, exist_ok=True)
     for path in source.rglob("*"):
-        if path.suffix in _LOG_SUFFIXES and path.is_file() and path.stat().st_size:
-            shutil.copy(path, target / path.name)
+        # Ray's last processes may still be at work; a log is never a reason to fail
+        with suppress(OSError):
+            if path.suffix in _LOG_SUFFIXES and path.is_file() and path.stat().st_size:
+                shutil.copy(path, target / path.name)

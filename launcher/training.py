@@ -1,15 +1,12 @@
 """Start the trainer's ranks with Ray Train, which restarts them when one is lost."""
 
-import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from selection.errors import JobError
+from selection.ray_tasks import run_remote
 from trainer.worker import TrainJob, train
 
 _MAX_RESTARTS = 2
@@ -25,10 +22,16 @@ def run_ranks(job: TrainJob, storage: Path) -> None:
     Raises:
         JobError: training failed for good; the message names the logs.
     """
+    run_remote(_fit, job.model_dump_json(), storage, num_cpus=0)
+
+
+def _fit(job_text: str, storage: Path) -> None:
+    """In a Ray worker: Ray Train puts signal handlers in place and would end the launcher by itself on Ctrl-C."""
+    job = TrainJob.model_validate_json(job_text)
     config = job.train
     trainer = TorchTrainer(
         _train_rank,
-        train_loop_config={"job": job.model_dump_json()},
+        train_loop_config={"job": job_text},
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.num_ranks,
@@ -44,25 +47,11 @@ def run_ranks(job: TrainJob, storage: Path) -> None:
             failure_config=ray.train.FailureConfig(max_failures=_MAX_RESTARTS),
         ),
     )
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
     try:
-        _interruptibly(trainer.fit)
+        trainer.fit()
     except ray.train.TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
         raise JobError(f"training failed: {reason}; see {job.log_folder}") from error
-
-
-def _interruptibly(function: Callable[[], Any]) -> None:
-    """Call `function` in a thread, so that Ctrl-C stays ours.
-
-    In the main thread Ray Train would put its own handler in place, for good, and end this process by itself.
-    The ranks end when the launcher disconnects from Ray.
-    """
-    executor = ThreadPoolExecutor(max_workers=1)
-    try:
-        executor.submit(function).result()
-    finally:
-        executor.shutdown(wait=False)
 
 
 def _train_rank(settings: dict[str, str]) -> None:

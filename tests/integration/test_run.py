@@ -158,16 +158,18 @@ def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
 ):
     """Killed after a checkpoint inside round 1, the run ends with the batches and losses of the one that was not."""
     run_dir = tmp_path / "interrupted"
-    process = subprocess.Popen(
-        command(run_dir, tiny_overrides),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # a test runner in the background may ignore Ctrl-C, and its children inherit that
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    screen = tmp_path / "stderr.txt"
+    with screen.open("w") as file:
+        process = subprocess.Popen(
+            command(run_dir, tiny_overrides),
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            # a test runner in the background may ignore Ctrl-C, and its children inherit that
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
     wait_for_step(run_dir, STEPS_PER_ROUND + 20, process)
     os.kill(process.pid, signal_number)
-    assert process.wait(60) == status
+    assert process.wait(60) == status, screen.read_text()[-3000:]
     assert max(losses(run_dir)) < TOTAL_STEPS
 
     result = complete(run_dir, tiny_overrides)
