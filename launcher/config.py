@@ -64,11 +64,10 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _clusters_divide_batch(self) -> "RunConfig":
-        size, batch_size = self.selection.cluster_size, self.train.batch_size
-        if size and batch_size % size:
-            raise ValueError(
-                f"selection.cluster_size is {size}, but must divide train.batch_size ({batch_size}); change either"
-            )
+        try:
+            self.selection.hardness.check_batch_size(self.train.batch_size, "train.batch_size")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     def identity(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from selection.config import SelectionConfig
 from selection.errors import ArtifactError, ConfigError
 from selection.progress import Progress
 from selection.schedule import Schedule
-from selection.select import make_random_schedule, make_schedule
+from selection.select import make_schedule
 
 NORM_TOLERANCE = 1e-2  # float16 costs a tenth of it
 
@@ -44,10 +44,7 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
     for setting in request.settings:
         apply_override(values, setting)
     config = validate(SelectionConfig, values, source="select")
-    if config.cluster_size and request.batch_size % config.cluster_size:
-        raise ConfigError(
-            f"cluster_size: is {config.cluster_size}, but must divide --batch-size ({request.batch_size})"
-        )
+    config.hardness.check_batch_size(request.batch_size, "--batch-size")
     if request.out.exists() and not (request.out / MANIFEST).is_file():
         raise ConfigError(f"--out: {request.out} exists and is no schedule; choose another folder")
     U = read_embeddings(request.u_file)
@@ -57,17 +54,14 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
             f"{request.v_file}: has shape {V.shape}, but {request.u_file} has {U.shape}; "
             "row i of both must be pair i"
         )
-    seed, nothing = (request.seed, 0), np.empty(0, np.int64)
-    if config.strategy == "random":
-        return make_random_schedule(request.out, len(U), request.batch_size, seed, nothing, {})
     return make_schedule(
         request.out,
         (U, V),
         request.batch_size,
         config.temperature or request.temperature,
         config,
-        seed,
-        nothing,
+        (request.seed, 0),
+        np.empty(0, np.int64),
         fields={},
         progress=progress,
     )

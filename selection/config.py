@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from selection.errors import ConfigError
+
 StrategyName = Literal["random", "spectral"]
 
 
@@ -70,6 +72,39 @@ class SpectralConfig(Settings):
     """What a unit of affinity counts beside a unit of the loss, in exact sweeps."""
 
 
+class HardnessConfig(Settings):
+    """How hard batches may be. More hardness is not more accuracy: tight groups gather false negatives."""
+
+    cluster_size: int | None = Field(default=None, ge=2)
+    """K: pairs chosen together; a batch is B / K groups put together at random, so that the smaller K is, the milder
+    its negatives are. Null takes the whole batch, K = B."""
+
+    random_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of each batch that is drawn at random from all pairs instead of chosen."""
+
+    warmup_rounds: int = Field(default=0, ge=0)
+    """Rounds over which the random share falls evenly from 1 to `random_share`: a curriculum from easy to hard."""
+
+    def num_random(self, batch_size: int, round_number: int) -> int:
+        """Pairs of a batch that are drawn at random; the others are a multiple of the cluster size."""
+        warmth = min(1.0, round_number / self.warmup_rounds) if self.warmup_rounds else 1.0
+        chosen_share = (1 - self.random_share) * warmth
+        group_size = self.cluster_size or 1
+        return batch_size - group_size * round(chosen_share * batch_size / group_size)
+
+    def check_batch_size(self, batch_size: int, field: str = "batch_size") -> None:
+        """Refuse a batch that is not a whole number of groups.
+
+        Raises:
+            ConfigError: the cluster size does not divide `batch_size`; `field` is how its user calls that.
+        """
+        if self.cluster_size and batch_size % self.cluster_size:
+            raise ConfigError(
+                f"selection.hardness.cluster_size: is {self.cluster_size}, but must divide {field} ({batch_size}); "
+                "change either"
+            )
+
+
 class RefreshConfig(Settings):
     """When a new schedule is made."""
 
@@ -84,16 +119,13 @@ class SelectionConfig(Settings):
     """How the batches of a round are chosen."""
 
     strategy: StrategyName = "spectral"
-    """Name of the function in `selection/strategies.py` that forms the batches."""
-
-    cluster_size: int | None = Field(default=None, ge=2)
-    """K: pairs chosen together; a batch is B / K clusters put together at random, so that the smaller K is, the milder
-    its negatives are. Null takes the whole batch, K = B."""
+    """Name of the function in `selection/strategies/` that forms the batches."""
 
     temperature: float | None = Field(default=None, gt=0)
     """t in the loss weights w(k, l); null takes the temperature that the model has learned so far."""
 
     embed: EmbedConfig = EmbedConfig()
     graph: GraphConfig = GraphConfig()
+    hardness: HardnessConfig = HardnessConfig()
     spectral: SpectralConfig = SpectralConfig()
     refresh: RefreshConfig = RefreshConfig()

@@ -9,7 +9,6 @@ Legend: n nodes, c clusters, k eigenvectors.
 """
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtyping import Float32, Int64
 
 from selection.config import SpectralConfig
 from selection.exchange import exchange
+from selection.problem import Mapper
 from selection.progress import Progress, silent
 from selection.spectral import inverse_sqrt_degrees, leading_eigenvectors
 
@@ -40,10 +40,6 @@ class SplitTask:
     batch_size: int
     config: SpectralConfig
     seed: tuple[int, ...]
-
-
-Mapper = Callable[[Callable, Iterable], Iterable]
-"""Like the built-in `map`: applies a function to items, here or elsewhere, results in order."""
 
 
 def partition(

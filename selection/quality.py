@@ -7,6 +7,37 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int64
 
+from selection.problem import Problem
+
+_MEASURED_BATCHES = 512
+
+
+def measure_losses(
+    U: Float32[np.ndarray, "n d"],
+    V: Float32[np.ndarray, "n d"],
+    batches: Int64[np.ndarray, "m b"],
+    temperature: float,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Loss of the batches beside random ones, on at most 512 of each."""
+    few = batches[rng.permutation(len(batches))[:_MEASURED_BATCHES]]
+    randoms = random_batches(len(U), batches.shape[1], len(few), rng)
+    losses = batch_losses(U, V, few, temperature)
+    return {
+        "batch_loss": float(losses.mean()),
+        "random_batch_loss": float(batch_losses(U, V, randoms, temperature).mean()),
+    }
+
+
+def measure_graph(problem: Problem, groups: Int64[np.ndarray, "c k"]) -> dict[str, float]:
+    """What the graph says, when the strategy looked at it."""
+    if "affinity" not in problem.__dict__:
+        return {}
+    return {
+        "captured_affinity": captured_affinity(problem.affinity, groups),
+        "knn_recall": problem.neighbors.recall,
+    }
+
 
 def batch_losses(
     U: Float32[np.ndarray, "n d"],

@@ -3,11 +3,14 @@
 Every pair is scheduled at most once. N mod B pairs are left over, chosen at random among those that were not left over
 in the round before, so that no pair is left out twice in a row (unless N < 2B).
 
-Legend: n pairs, m batches, b batch size, d dimensions, r left over.
+A batch is put together from groups that the strategy chose and from pairs that were drawn at random, as
+`selection.hardness` says; then pairs that must not meet are moved apart.
+
+Legend: n pairs, m batches, b batch size, c groups, k group size, d dimensions, r left over.
 """
 
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +19,23 @@ from jaxtyping import Float32, Int64
 
 from selection.config import SelectionConfig
 from selection.errors import ConfigError
-from selection.partition import Mapper
+from selection.problem import Mapper, Problem
 from selection.progress import Progress, silent
-from selection.quality import batch_losses, captured_affinity, random_batches
+from selection.quality import measure_graph, measure_losses
 from selection.schedule import Schedule, write_schedule
-from selection.strategies import STRATEGIES, Problem
+from selection.strategies import STRATEGIES
 
 Embeddings = tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "n d"]]
 
-_MEASURED_BATCHES = 512
+
+@dataclass(frozen=True)
+class Selection:
+    """Chosen batches that are not written yet."""
+
+    batches: Int64[np.ndarray, "m b"]
+    leftover: Int64[np.ndarray, "r"]
+    fields: dict[str, Any]
+    """What the manifest will say: strategy, seed, seconds of each stage, quality."""
 
 
 def make_random_schedule(
@@ -35,7 +46,7 @@ def make_random_schedule(
     previous_leftover: Int64[np.ndarray, "r"],
     fields: Mapping[str, Any],
 ) -> Schedule:
-    """Write a schedule of random batches; see `make_schedule` for the arguments."""
+    """Write a schedule of random batches, for which no embeddings are needed; see `make_schedule`."""
     rng = np.random.default_rng(seed)
     nodes, leftover = hold_back(num_pairs, batch_size, previous_leftover, rng)
     batches = rng.permutation(nodes).reshape(-1, batch_size)
@@ -55,44 +66,71 @@ def make_schedule(
     map_tasks: Mapper = map,
     progress: Progress = silent,
 ) -> Schedule:
-    """Choose batches by the strategy of `config` and write the schedule.
+    """Choose batches and write the schedule to `folder`; `fields` is more for its manifest. See `choose`."""
+    chosen = choose(
+        embeddings, batch_size, temperature, config, seed, previous_leftover, map_tasks, progress
+    )
+    return write_schedule(folder, chosen.batches, chosen.leftover, {**chosen.fields, **fields})
+
+
+def choose(
+    embeddings: Embeddings,
+    batch_size: int,
+    temperature: float,
+    config: SelectionConfig,
+    seed: tuple[int, int] = (0, 1),
+    previous_leftover: Int64[np.ndarray, "r"] | None = None,
+    map_tasks: Mapper = map,
+    progress: Progress = silent,
+) -> Selection:
+    """Choose batches by the strategy of `config`.
 
     Args:
-        folder: where the schedule goes.
         embeddings: U and V on the unit sphere.
         batch_size: B.
         temperature: t of the loss.
         config: strategy and its settings.
         seed: (seed of the run, round).
         previous_leftover: ids that must be scheduled now.
-        fields: more for the manifest, such as where the embeddings come from.
         map_tasks: where sub-problems run.
         progress: told of every stage.
 
     Raises:
-        ConfigError: there are fewer pairs than one batch.
+        ConfigError: there are fewer pairs than one batch, or B does not suit the settings.
     """
     U, V = embeddings
+    hardness = config.hardness
+    hardness.check_batch_size(batch_size)
     rng = np.random.default_rng(seed)
-    nodes, leftover = hold_back(len(U), batch_size, previous_leftover, rng)
-    if len(leftover):
-        U, V = U[nodes], V[nodes]
-    problem = Problem(U, V, batch_size, temperature, config, seed, map_tasks, progress)
-    batches = STRATEGIES[config.strategy](problem)
-    start = time.perf_counter()
-    measured = measure(problem, batches, rng)
-    problem.seconds["measure_s"] = time.perf_counter() - start
-    manifest = {
+    if previous_leftover is None:
+        previous_leftover = np.empty(0, np.int64)
+    nodes, _ = hold_back(len(U), batch_size, previous_leftover, rng)
+    num_random = hardness.num_random(batch_size, round_number=seed[1])
+    drawn = rng.choice(nodes, num_random * (len(nodes) // batch_size), replace=False)
+    others = np.setdiff1d(nodes, drawn)
+    problem = Problem(
+        _rows(U, others), _rows(V, others),
+        batch_size, hardness.cluster_size or batch_size - num_random,
+        temperature, config, seed, map_tasks, progress,
+    )  # fmt: skip
+    groups = STRATEGIES[config.strategy](problem) if len(others) else others.reshape(0, 1)
+    batches = pack(others[groups], drawn, batch_size, num_random, rng)
+    with problem.timed("measure_s"):
+        quality = {
+            **measure_losses(U, V, batches, temperature, rng),
+            **measure_graph(problem, groups),
+        }
+    fields = {
         "strategy": config.strategy,
         "seed": seed[0],
         "round": seed[1],
         "temperature": temperature,
-        "cluster_size": problem.cluster_size,
+        "num_random_per_batch": num_random,
+        "group_size": problem.group_size,
         "seconds": problem.seconds,
-        **measured,
-        **fields,
+        **quality,
     }
-    return write_schedule(folder, nodes[batches], leftover, manifest)
+    return Selection(batches, np.setdiff1d(np.arange(len(U)), batches), fields)
 
 
 def hold_back(
@@ -119,17 +157,27 @@ def hold_back(
     return np.setdiff1d(np.arange(num_pairs), leftover), leftover
 
 
-def measure(
-    problem: Problem, batches: Int64[np.ndarray, "m b"], rng: np.random.Generator
-) -> dict[str, float]:
-    """What the manifest says about hardness: losses are means over at most 512 batches."""
-    few = batches[rng.permutation(len(batches))[:_MEASURED_BATCHES]]
-    randoms = random_batches(len(problem.U), problem.batch_size, len(few), rng)
-    losses = batch_losses(problem.U, problem.V, few, problem.temperature)
-    random_losses = batch_losses(problem.U, problem.V, randoms, problem.temperature)
-    return {
-        "batch_loss": float(losses.mean()),
-        "random_batch_loss": float(random_losses.mean()),
-        "captured_affinity": captured_affinity(problem.affinity, batches),
-        "knn_recall": problem.neighbors.recall,
-    }
+def pack(
+    groups: Int64[np.ndarray, "c k"],
+    drawn: Int64[np.ndarray, "r"],
+    batch_size: int,
+    num_random: int,
+    rng: np.random.Generator,
+) -> Int64[np.ndarray, "m b"]:
+    """Put together batches of groups that are taken at random, and of `num_random` of the `drawn` ids each.
+
+    When the strategy left nodes out there are fewer batches, and some of `drawn` find no place.
+    """
+    num_chosen = batch_size - num_random
+    if not num_chosen:
+        return drawn.reshape(-1, batch_size)
+    chosen = rng.permutation(groups, axis=0).reshape(-1, num_chosen)
+    extra = drawn[: len(chosen) * num_random].reshape(len(chosen), num_random)
+    return np.concatenate([chosen, extra], axis=1)
+
+
+def _rows(
+    embeddings: Float32[np.ndarray, "n d"], nodes: Int64[np.ndarray, "m"]
+) -> Float32[np.ndarray, "m d"]:
+    """Those rows; no copy when it is all of them."""
+    return embeddings if len(nodes) == len(embeddings) else embeddings[nodes]

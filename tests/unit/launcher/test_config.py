@@ -61,8 +61,8 @@ def test_overrides_are_yaml_and_reach_inside(write):
         (SMALLEST, ["selection.strategy=best"], r"selection\.strategy: got 'best': .*'random'"),
         (
             SMALLEST,
-            ["selection.cluster_size=9"],
-            r"cluster_size is 9, but must divide train\.batch_size \(64\)",
+            ["selection.hardness.cluster_size=9"],
+            r"cluster_size: is 9, but must divide train\.batch_size \(64\)",
         ),
         (SMALLEST, ["rounds=0"], r"rounds: got 0: .*greater than or equal to 1"),
         (SMALLEST, ["rounds"], r"override 'rounds': expected key\.subkey=value"),

@@ -59,7 +59,7 @@ def save_bad_rows(files):
         ([], ("bad.npy",), "row 3 has norm 0, expected 1, as have 2 of 200 rows"),
         ([], ("U.npy", "short.npy"), "has shape (7, 16), but"),
         (["--set", "graph.neighbors=3"], ("U.npy",), "did you mean 'num_neighbors'"),
-        (["--set", "cluster_size=3"], ("U.npy",), "must divide --batch-size (8)"),
+        (["--set", "hardness.cluster_size=3"], ("U.npy",), "must divide --batch-size (8)"),
         (["--strategy", "best"], ("U.npy",), "strategy: got 'best'"),
         (["--temperature", "0"], ("U.npy",), "temperature: got 0.0"),
         (["--batch-size", "201"], ("U.npy",), "only 200 pairs"),

@@ -3,10 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selection.config import SelectionConfig, SpectralConfig
+from selection.config import HardnessConfig, SelectionConfig, SpectralConfig
 from selection.errors import ConfigError
-from selection.select import hold_back, make_random_schedule, make_schedule
-from selection.strategies import pack
+from selection.select import hold_back, make_random_schedule, make_schedule, pack
 from tests.conftest import planted_pairs
 
 NOTHING = np.empty(0, np.int64)
@@ -68,7 +67,7 @@ def test_spectral_schedule_is_hard_complete_and_reproducible(tmp_path, clustered
     assert 0.1 < first.manifest["captured_affinity"] <= 1
     assert len(first.leftover) == 640 % 12
     assert not np.intersect1d(first.leftover, [3, 4]).size
-    assert set(first.manifest["seconds"]) >= {"neighbors_s", "affinity_s", "cluster_s", "swap_s"}
+    assert set(first.manifest["seconds"]) >= {"neighbors_s", "affinity_s", "partition_s", "swap_s"}
 
 
 def test_data_without_structure_is_not_easier_than_random(tmp_path, random_pairs):
@@ -80,7 +79,7 @@ def test_data_without_structure_is_not_easier_than_random(tmp_path, random_pairs
 
 def test_smaller_clusters_make_milder_batches(tmp_path, clustered):
     def loss(cluster_size):
-        config = SelectionConfig(cluster_size=cluster_size)
+        config = SelectionConfig(hardness=HardnessConfig(cluster_size=cluster_size))
         schedule = make_schedule(tmp_path / "s", clustered, 16, 0.1, config, (0, 1), NOTHING, {})
         assert schedule.batches.shape == (40, 16)
         return schedule.manifest["batch_loss"], schedule.manifest["random_batch_loss"]
@@ -91,7 +90,7 @@ def test_smaller_clusters_make_milder_batches(tmp_path, clustered):
 
 def test_packing_keeps_clusters_together():
     clusters = np.arange(24).reshape(8, 3)
-    batches = pack(clusters, 6, np.random.default_rng(0))
+    batches = pack(clusters, NOTHING, 6, 0, np.random.default_rng(0))
     np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(24))
     assert {tuple(half) for half in batches.reshape(-1, 3)} == {tuple(c) for c in clusters}
     assert not np.array_equal(batches, clusters.reshape(-1, 6))

@@ -1,0 +1,74 @@
+"""What a strategy gets to see: embeddings, and the graph of what is confused, built when it is first asked for.
+
+Legend: n nodes, c groups, k group size, d dimensions.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float32, Int64
+
+from selection.affinity import build_affinity
+from selection.config import SelectionConfig
+from selection.knn import Neighbors, find_neighbors
+from selection.progress import Progress, silent
+
+Mapper = Callable[[Callable, Iterable], Iterable]
+"""Like the built-in `map`: applies a function to items, here or elsewhere, results in order."""
+
+
+@dataclass
+class Problem:
+    """Nodes 0 .. n-1 that a strategy divides into groups of exactly `group_size`; n is a multiple of it."""
+
+    U: Float32[np.ndarray, "n d"]
+    V: Float32[np.ndarray, "n d"]
+    batch_size: int
+    group_size: int
+    temperature: float
+    config: SelectionConfig
+    seed: tuple[int, int]
+    map_tasks: Mapper = map
+    progress: Progress = silent
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of each stage, for the manifest."""
+
+    @property
+    def num_nodes(self) -> int:
+        """How many there are."""
+        return len(self.U)
+
+    @cached_property
+    def neighbors(self) -> Neighbors:
+        """The nearest neighbours in both directions."""
+        with self.timed("neighbors_s"):
+            return find_neighbors(
+                self.U, self.V, self.config.graph, seed=self.seed[0], progress=self.progress
+            )
+
+    @cached_property
+    def affinity(self) -> sp.csr_array:
+        """The loss weights w(k, l) between neighbours, symmetric [n, n], sorted indices, empty diagonal."""
+        neighbors = self.neighbors
+        with self.timed("affinity_s"):
+            return build_affinity(self.U, self.V, neighbors, self.batch_size, self.temperature)
+
+    def rng(self) -> np.random.Generator:
+        """A generator that depends on (seed, round) alone."""
+        return np.random.default_rng(self.seed)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the body to `seconds`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+Strategy = Callable[[Problem], Int64[np.ndarray, "c k"]]
+"""Returns groups of exactly `group_size` node ids, each id at most once."""
