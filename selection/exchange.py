@@ -37,58 +37,72 @@ def exchange(
     indptr, indices, data = affinity.indptr, affinity.indices, affinity.data
     links = np.zeros((len(cluster_ids), num_clusters), np.float32)
     _sum_links(indptr, indices, data, cluster_ids, links)
+    members = np.argsort(cluster_ids, kind="stable")
+    starts = np.searchsorted(cluster_ids[members], np.arange(num_clusters + 1))
     for _ in range(num_passes):
-        if not _exchange_pass(indptr, indices, data, cluster_ids, links):
+        if not _exchange_pass(indptr, indices, data, cluster_ids, members, starts, links):
             break
     return cluster_ids
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(nogil=True, cache=True)
 def _sum_links(indptr, indices, data, cluster_ids, links):
     """links[i, p] = affinity of node i to part p."""
-    for node in numba.prange(len(cluster_ids)):
+    for node in range(len(cluster_ids)):
         for entry in range(indptr[node], indptr[node + 1]):
             links[node, cluster_ids[indices[entry]]] += data[entry]
 
 
-@numba.njit(cache=True)
-def _exchange_pass(indptr, indices, data, cluster_ids, links):
+@numba.njit(nogil=True, cache=True)
+def _exchange_pass(indptr, indices, data, cluster_ids, members, starts, links):
     """Visit every pair of parts once; returns the number of exchanges."""
     num_clusters = links.shape[1]
     num_exchanges = 0
     for a in range(num_clusters):
         for b in range(a + 1, num_clusters):
-            from_a = _by_gain(np.flatnonzero(cluster_ids == a), links, a, b)
-            from_b = _by_gain(np.flatnonzero(cluster_ids == b), links, b, a)
+            in_a, in_b = members[starts[a] : starts[a + 1]], members[starts[b] : starts[b + 1]]
+            from_a, from_b = _candidates(in_a, in_b, links, a, b)
             for place in range(min(len(from_a), len(from_b))):
-                i, j = from_a[place], from_b[place]
+                i, j = in_a[from_a[place]], in_b[from_b[place]]
                 gain = links[i, b] - links[i, a] + links[j, a] - links[j, b]
                 if gain <= 0:
                     break
                 if gain - 2 * _weight(indptr, indices, data, i, j) > 1e-6:
                     _move(indptr, indices, data, cluster_ids, links, i, a, b)
                     _move(indptr, indices, data, cluster_ids, links, j, b, a)
+                    in_a[from_a[place]], in_b[from_b[place]] = j, i
                     num_exchanges += 1
     return num_exchanges
 
 
-@numba.njit(cache=True)
-def _by_gain(nodes, links, home, away):
-    """`nodes` in order of what they gain by moving from `home` to `away`, best first."""
+@numba.njit(nogil=True, cache=True)
+def _candidates(in_a, in_b, links, a, b):
+    """Places of those who may take part in an exchange that gains, best first, on both sides."""
+    gains_a, gains_b = _gains(in_a, links, a, b), _gains(in_b, links, b, a)
+    worth_a = np.flatnonzero(gains_a > -gains_b.max())  # few; the others are not worth sorting
+    worth_b = np.flatnonzero(gains_b > -gains_a.max())
+    from_a = worth_a[np.argsort(-gains_a[worth_a], kind="mergesort")]
+    from_b = worth_b[np.argsort(-gains_b[worth_b], kind="mergesort")]
+    return from_a, from_b
+
+
+@numba.njit(nogil=True, cache=True)
+def _gains(nodes, links, home, away):
+    """What each node gains by moving from `home` to `away`."""
     gains = np.empty(len(nodes), np.float32)
     for place in range(len(nodes)):
-        gains[place] = links[nodes[place], home] - links[nodes[place], away]
-    return nodes[np.argsort(gains, kind="mergesort")]
+        gains[place] = links[nodes[place], away] - links[nodes[place], home]
+    return gains
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _weight(indptr, indices, data, i, j):
     """Affinity of i and j; rows are sorted."""
     place = indptr[i] + np.searchsorted(indices[indptr[i] : indptr[i + 1]], j)
     return data[place] if place < indptr[i + 1] and indices[place] == j else np.float32(0)
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _move(indptr, indices, data, cluster_ids, links, node, home, away):
     """Move `node` and tell its neighbours."""
     cluster_ids[node] = away

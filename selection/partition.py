@@ -9,6 +9,7 @@ Legend: n nodes, c clusters, k eigenvectors.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,8 @@ from selection.config import SpectralConfig
 from selection.exchange import exchange
 from selection.problem import Mapper
 from selection.progress import Progress, silent
-from selection.spectral import inverse_sqrt_degrees, leading_eigenvectors
+from selection.spectral import eigengap, inverse_sqrt_degrees, leading_eigenvectors, strongest_links
+from selection.threads import one_blas_thread, thread_map, thread_pool
 
 _KMEANS_STEPS = 12
 
@@ -40,6 +42,8 @@ class SplitTask:
     batch_size: int
     config: SpectralConfig
     seed: tuple[int, ...]
+    pool: ThreadPoolExecutor | None = None
+    """Threads, for a task that runs alone; those that run side by side use one each."""
 
 
 def partition(
@@ -47,8 +51,9 @@ def partition(
     batch_size: int,
     config: SpectralConfig,
     seed: tuple[int, ...],
-    map_tasks: Mapper = map,
+    map_tasks: Mapper = thread_map,
     progress: Progress = silent,
+    signals: dict[str, float] | None = None,
 ) -> Int64[np.ndarray, "m b"]:
     """Split all nodes into batches.
 
@@ -59,6 +64,7 @@ def partition(
         seed: every split draws from (seed, its place in the tree), so the result does not depend on who does it.
         map_tasks: where the sub-problems run.
         progress: told after each part.
+        signals: gets the `eigengap` of the first split.
 
     Returns:
         Node ids by batch; nodes of neighbouring batches are related.
@@ -66,33 +72,48 @@ def partition(
     num_nodes = affinity.shape[0]
     parts = [Part(np.arange(num_nodes))]
     finished: list[Part] = []
-    while parts:
-        tasks = (
-            SplitTask(_subgraph(affinity, part.nodes), batch_size, config, (*seed, *part.path))
-            for part in parts
-        )
-        children: list[Part] = []
-        for part, cluster_ids in zip(parts, map_tasks(split, tasks), strict=True):
-            for child in _children(part, cluster_ids):
-                (finished if len(child.nodes) == batch_size else children).append(child)
-            progress("cluster", len(finished) * batch_size, num_nodes)
-        parts = children
+    with one_blas_thread(), thread_pool() as pool:
+        while parts:
+            # the first split is the largest by far: it stays here and gets all threads
+            alone = pool if len(parts) == 1 else None
+            tasks = (
+                SplitTask(
+                    _subgraph(affinity, part.nodes), batch_size, config, (*seed, *part.path), alone
+                )
+                for part in parts
+            )
+            splits = map(split, tasks) if alone else map_tasks(split, tasks)
+            children: list[Part] = []
+            for part, (cluster_ids, gap) in zip(parts, splits, strict=True):
+                if signals is not None and not part.path and gap is not None:
+                    signals["eigengap"] = gap
+                for child in _children(part, cluster_ids):
+                    (finished if len(child.nodes) == batch_size else children).append(child)
+                progress("cluster", len(finished) * batch_size, num_nodes)
+            parts = children
     finished.sort(key=lambda part: part.path)
     return np.stack([part.nodes for part in finished])
 
 
-def split(task: SplitTask) -> Int64[np.ndarray, "n"]:
-    """Cluster the nodes of one part into children of whole batches; returns the child of each node."""
+def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], float | None]:
+    """Cluster the nodes of one part into children of whole batches.
+
+    Returns:
+        The child of each node, and the eigengap, where there are enough nodes for one.
+    """
     num_batches = task.affinity.shape[0] // task.batch_size
     capacities = child_sizes(num_batches, task.config.fan_out) * task.batch_size
     if len(capacities) == 1:
-        return np.zeros(task.affinity.shape[0], np.int64)
+        return np.zeros(task.affinity.shape[0], np.int64), None
     rng = np.random.default_rng(task.seed)
     num_eigenvectors = min(task.config.num_eigenvectors, len(capacities))
-    vectors, _ = leading_eigenvectors(task.affinity, num_eigenvectors, rng)
-    points = unit_rows(vectors * inverse_sqrt_degrees(task.affinity)[:, None])
+    strong = strongest_links(task.affinity, task.config.num_links)
+    vectors, values = leading_eigenvectors(strong, num_eigenvectors, rng, task.pool)
+    points = unit_rows(vectors * inverse_sqrt_degrees(strong)[:, None])
     cluster_ids = balanced_clusters(points, capacities, rng)
-    return exchange(task.affinity, cluster_ids, len(capacities), task.config.exchange_passes)
+    cluster_ids = exchange(task.affinity, cluster_ids, len(capacities), task.config.exchange_passes)
+    has_gap = len(values) > num_eigenvectors
+    return cluster_ids, eigengap(values, num_eigenvectors) if has_gap else None
 
 
 def child_sizes(num_batches: int, fan_out: int) -> Int64[np.ndarray, "c"]:

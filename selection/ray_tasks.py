@@ -1,7 +1,6 @@
 """Ray carries the kernels of selection to other processes and machines; the kernels know nothing of it."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from selection.errors import ArtifactError, ConfigError, JobError
+from selection.threads import in_flight
 
 _TASKS_IN_FLIGHT_PER_CPU = 2
 
@@ -38,15 +38,9 @@ def ray_map(function: Callable, tasks: Iterable[Any]) -> Iterator[Any]:
 
     Tasks are drawn from the iterable as workers become free, so that not all of them are in memory at once.
     """
-    submit = ray.remote(_with_threads).options(num_cpus=1)
+    remote = ray.remote(_with_threads).options(num_cpus=1)
     most = _TASKS_IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running: deque[ray.ObjectRef] = deque()
-    for task in tasks:
-        running.append(submit.remote(1, function, (task,), {}))
-        if len(running) >= most:
-            yield ray.get(running.popleft())
-    while running:
-        yield ray.get(running.popleft())
+    yield from in_flight(lambda task: remote.remote(1, function, (task,), {}), ray.get, tasks, most)
 
 
 def _with_threads(num_threads: int, function: Callable, args: tuple, kwargs: dict) -> Any:

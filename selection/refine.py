@@ -1,44 +1,122 @@
-"""Swaps between finished batches, the last step of the spectral strategy.
+"""Swaps between finished batches, judged by the true InfoNCE of the two and by their affinity.
 
-Every node looks at the batch to which it has the most affinity and changes places with the node there whose swap
-gains most. The partition above only exchanges nodes between the children of one split; here any two batches
-may trade. Sizes never change, the captured affinity never falls. A sweep is O(n * B * neighbours) at worst.
+The affinity is a sum over pairs, the loss is not: a row that is confused with one partner already gains little from
+a second. So the affinity only proposes: who meets (`selection/meetings.py`), and which of the other batch are missed
+least. A swap is made when it raises F, the loss of both batches (`selection/gains.py`), plus `affinity_share` times the
+affinity inside. The partition exchanges nodes between the children of one split only; here any two batches may trade.
 
-Legend: n nodes, m batches, b batch size.
+Time per sweep: O(n * tries * B d) at worst. Memory: n * B * 4 bytes for e.
+
+Legend: n nodes, m batches, b batch size, d dimensions.
 """
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numba
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
+from selection.gains import (
+    LOWEST_EXPONENT,
+    Points,
+    State,
+    gain_of_joining,
+    gain_of_replacing,
+    reach,
+    replace,
+    sum_up,
+    weigh,
+)
+from selection.meetings import Meetings, arrange_meetings
 from selection.progress import Progress, silent
+from selection.threads import in_ranges, thread_pool
+
+BATCHES_TRIED = 6
+SHORT_LIST = 16
+PARTNERS_TRIED = 4
+_FIRST_SHARE = np.float32(10)
+"""The first sweep counts affinity this many times as much: it makes up for what the splits, which exchange nodes
+between siblings only, had to leave. Without it the affinity ends lower, at the same loss (benchmarks/NOTES.md)."""
+
+_MAX_ROUNDS = 160
+"""Rounds of meetings in a sweep. Those that would come later bring together batches that are hardly linked: a third of
+all meetings, and no gain (benchmarks/NOTES.md)."""
+
+_LEAST_GAIN = np.float32(1e-3)
+_MOST_WORTH = np.float32(1.5)
+"""A node is not expected to be worth more than this times its present worth anywhere else. Offers that have no hope
+even then are not computed: 0.2 % of the gains are missed, and half of the time is saved (benchmarks/NOTES.md)."""
 
 
 def swap_refine(
     affinity: sp.csr_array,
+    U: Float32[np.ndarray, "n d"],
+    V: Float32[np.ndarray, "n d"],
     batches: Int64[np.ndarray, "m b"],
+    temperature: float,
+    affinity_share: float,
     num_sweeps: int,
     progress: Progress = silent,
 ) -> Int64[np.ndarray, "m b"]:
-    """Improve batches by swaps.
+    """Improve batches by swaps; F + affinity_share * affinity inside never falls after the first sweep.
 
     Args:
-        affinity: symmetric [n, n] with sorted indices.
+        affinity: symmetric [n, n] with sorted indices; negative entries keep nodes apart.
+        U: first embeddings, on the unit sphere.
+        V: second embeddings.
         batches: node ids, each once.
+        temperature: t of the loss.
+        affinity_share: how much a unit of affinity counts beside a unit of F; 0 looks at the loss alone.
         num_sweeps: most sweeps; one without a swap is the last.
         progress: told after each sweep.
     """
-    batches = batches.copy()
+    if num_sweeps == 0 or len(batches) < 2:
+        return batches.copy()
+    inverse_t = np.float32(1 / temperature)
+    positives = np.exp(np.maximum((np.einsum("nd,nd->n", U, V) - 1) * inverse_t, LOWEST_EXPONENT))
+    points = Points(
+        affinity.indptr, affinity.indices, affinity.data, U, V, positives.astype(np.float32),
+        inverse_t, np.float32(affinity_share),
+    )  # fmt: skip
+    with thread_pool() as pool:
+        state = _open(points, batches.copy(), pool)
+        for sweep in range(num_sweeps):
+            meetings = arrange_meetings(affinity, state.batch_of, len(batches), BATCHES_TRIED, pool)
+            share = points.affinity_share * (_FIRST_SHARE if sweep == 0 else 1)
+            num_swaps = _sweep(points._replace(affinity_share=share), state, meetings, pool)
+            progress("swap", sweep + 1, num_sweeps, "sweeps")
+            if not num_swaps:
+                break
+    return state.batches
+
+
+def _open(points: Points, batches: Int64[np.ndarray, "m b"], pool: ThreadPoolExecutor) -> State:
+    """Where every node is, and the sums of every batch."""
     batch_of, slot_of = places(batches)
-    arrays = (affinity.indptr, affinity.indices, affinity.data, batches, batch_of, slot_of)
-    inside = affinity_inside(*arrays[:3], batch_of)
-    for sweep in range(num_sweeps):
-        num_swaps = _sweep(*arrays, inside)
-        progress("swap", sweep + 1, num_sweeps, "sweeps")
-        if not num_swaps:
-            break
-    return batches
+    num_batches, size = batches.shape
+    inside = np.zeros(batches.size, np.float32)
+    exps = np.empty((num_batches, size, size), np.float32)
+    rows, columns, worth = np.empty((3, num_batches, size), np.float32)
+    state = State(batches, batch_of, slot_of, inside, exps, rows, columns, worth)
+    in_ranges(lambda start, stop: _fill(points, state, start, stop), num_batches, pool)
+    return state
+
+
+def _sweep(points: Points, state: State, meetings: Meetings, pool: ThreadPoolExecutor) -> int:
+    """Hold the meetings, round by round; returns the number of swaps made."""
+    num_swaps = 0
+    for first, last in pairwise(meetings.round_starts[: _MAX_ROUNDS + 1].tolist()):
+
+        def hold(start: int, stop: int, first: int = first) -> int:
+            return _hold_meetings(
+                points, state, meetings.first_batch, meetings.second_batch, meetings.first_wish,
+                meetings.nodes, first + start, first + stop,
+            )  # fmt: skip
+
+        num_swaps += sum(in_ranges(hold, last - first, pool))
+    return num_swaps
 
 
 def places(
@@ -51,70 +129,125 @@ def places(
     return batch_of, slot_of
 
 
-@numba.njit(parallel=True, cache=True)
-def affinity_inside(indptr, indices, data, batch_of):
-    """Affinity of each node to its own batch."""
-    inside = np.zeros(len(batch_of), np.float32)
-    for node in numba.prange(len(batch_of)):
-        for entry in range(indptr[node], indptr[node + 1]):
-            if batch_of[indices[entry]] == batch_of[node]:
-                inside[node] += data[entry]
-    return inside
+@numba.njit(nogil=True, cache=True)
+def _fill(points, state, start, stop):
+    """Of batches start .. stop - 1: affinity inside, e, its sums, and what each node is worth."""
+    for number in range(start, stop):
+        batch, exps = state.batches[number], state.exps[number]
+        for place in range(len(batch)):
+            state.inside[batch[place]] = _affinity_to(points, state, batch[place], number)
+            reach(points, batch[place], batch, exps[place], state.worth[number])
+        sum_up(exps, state.rows[number], state.columns[number])
+        weigh(exps, state.rows[number], state.columns[number], state.worth[number])
 
 
-@numba.njit(cache=True)
-def _sweep(indptr, indices, data, batches, batch_of, slot_of, inside):
-    """Offer every node one swap; returns the number of swaps made."""
-    num_batches = len(batches)
-    to_batch = np.zeros(num_batches, np.float32)  # affinity of the node at hand to each batch
-    to_node = np.zeros(len(batch_of), np.float32)  # and to each node; both are cleared after use
+@numba.njit(nogil=True, cache=True)
+def _hold_meetings(points, state, first_batch, second_batch, first_wish, nodes, start, stop):
+    """Meetings start .. stop - 1, all of one round; returns the number of swaps made."""
     num_swaps = 0
-    for i in range(len(batch_of)):
-        first, last = indptr[i], indptr[i + 1]
-        home = batch_of[i]
-        away = home
-        for entry in range(first, last):
-            neighbor = indices[entry]
-            to_node[neighbor] = data[entry]
-            batch = batch_of[neighbor]
-            to_batch[batch] += data[entry]
-            if batch != home and (away == home or to_batch[batch] > to_batch[away]):
-                away = batch
-        gain_i = to_batch[away] - inside[i]
-        for entry in range(first, last):
-            to_batch[batch_of[indices[entry]]] = 0
-        if away != home and gain_i > 0:
-            j = _best_partner(
-                indptr, indices, data, batches[away], batch_of, home, inside, to_node, gain_i
-            )
-            if j >= 0:
-                swap(indptr, indices, data, batches, batch_of, slot_of, inside, i, j)
-                num_swaps += 1
-        for entry in range(first, last):
-            to_node[indices[entry]] = 0
+    scratch = np.empty((8, state.batches.shape[1]), np.float32)
+    for meeting in range(start, stop):
+        a, b = first_batch[meeting], second_batch[meeting]
+        for wish in range(first_wish[meeting], first_wish[meeting + 1]):
+            i = nodes[wish]
+            home = state.batch_of[i]
+            if home == a:
+                num_swaps += _offer(points, state, i, a, b, scratch)
+            elif home == b:
+                num_swaps += _offer(points, state, i, b, a, scratch)
+            # else i has moved elsewhere since it made the wish
     return num_swaps
 
 
-@numba.njit(cache=True)
-def _best_partner(indptr, indices, data, candidates, batch_of, home, inside, to_node, gain_i):
-    """The node of the other batch whose swap gains most, or -1 where none gains."""
-    best, best_gain = -1, np.float32(1e-5)
-    for j in candidates:
-        bound = gain_i - inside[j] - 2 * to_node[j]
-        if bound + inside[j] <= best_gain and gain_i <= inside[j]:
+@numba.njit(nogil=True, cache=True)
+def _offer(points, state, i, home, away, scratch):
+    """Exchange i with the best of the other batch if that gains; returns 1 or 0."""
+    row, column, row_j, column_j, link, missed, score, back = scratch
+    worth = state.worth[home, state.slot_of[i]]
+    to_away = _links_to(points, state, i, away, link)
+    moved = points.affinity_share * (to_away - state.inside[i])
+    if moved + (_MOST_WORTH - 1) * worth <= 0:
+        return 0
+    reach(points, i, state.batches[away], row, column)
+    hope = moved - worth + gain_of_joining(state, away, row, column, points.positives[i])
+    if hope <= 0:
+        return 0
+    _look_around(points, state, home, away, link, missed, score, back)
+    best, best_gain = -1, _LEAST_GAIN
+    for _ in range(min(PARTNERS_TRIED, SHORT_LIST, len(score))):
+        slot = score.argmax()
+        score[slot] = -np.inf
+        if hope + back[slot] + (_MOST_WORTH - 1) * state.worth[away, slot] <= best_gain:
             continue
-        to_home = np.float32(0)
-        for entry in range(indptr[j], indptr[j + 1]):
-            if batch_of[indices[entry]] == home:
-                to_home += data[entry]
-        if bound + to_home > best_gain:
-            best, best_gain = j, bound + to_home
-    return best
+        j = state.batches[away, slot]
+        reach(points, j, state.batches[home], row_j, column_j)
+        gain = moved + back[slot]
+        gain += gain_of_replacing(state, away, slot, row, column, points.positives[i])
+        gain += gain_of_replacing(
+            state, home, state.slot_of[i], row_j, column_j, points.positives[j]
+        )
+        if gain > best_gain:
+            best, best_gain = slot, gain
+    if best < 0:
+        return 0
+    j = state.batches[away, best]
+    reach(points, j, state.batches[home], row_j, column_j)
+    replace(state, away, best, row, column, points.positives[i])
+    replace(state, home, state.slot_of[i], row_j, column_j, points.positives[j])
+    swap(points, state, i, j)
+    return 1
 
 
-@numba.njit(cache=True)
-def swap(indptr, indices, data, batches, batch_of, slot_of, inside, i, j):
+@numba.njit(nogil=True, cache=True)
+def _look_around(points, state, home, away, link, missed, score, back):
+    """How much the nodes of `away` that are missed least speak for an exchange with a node of `home`.
+
+    back[s] is what the affinity gains when slot s moves over, exactly. score[s] adds a guess at what the loss gains: a
+    node is worth as much elsewhere, relative to what it is worth here, as it has affinity there.
+    """
+    share, others = points.affinity_share, state.batches[away]
+    score[:] = -np.inf
+    for slot in range(len(others)):
+        missed[slot] = state.worth[away, slot] + share * (
+            state.inside[others[slot]] + 2 * link[slot]
+        )
+    for _ in range(min(SHORT_LIST, len(others))):
+        slot = missed.argmin()
+        missed[slot] = np.inf
+        inside = state.inside[others[slot]]
+        to_home = _affinity_to(points, state, others[slot], home)
+        likeness = min(to_home / inside, _MOST_WORTH) if inside > 0 else _MOST_WORTH
+        back[slot] = share * (to_home - inside - 2 * link[slot])
+        score[slot] = back[slot] + (likeness - 1) * state.worth[away, slot]
+
+
+@numba.njit(nogil=True, cache=True)
+def _links_to(points, state, node, batch, link):
+    """link[s] = affinity to slot s of a batch; returns their sum."""
+    link[:] = 0
+    total = np.float32(0)
+    for entry in range(points.indptr[node], points.indptr[node + 1]):
+        neighbor = points.indices[entry]
+        if state.batch_of[neighbor] == batch:
+            link[state.slot_of[neighbor]] = points.data[entry]
+            total += points.data[entry]
+    return total
+
+
+@numba.njit(nogil=True, cache=True)
+def _affinity_to(points, state, node, batch):
+    total = np.float32(0)
+    for entry in range(points.indptr[node], points.indptr[node + 1]):
+        if state.batch_of[points.indices[entry]] == batch:
+            total += points.data[entry]
+    return total
+
+
+@numba.njit(nogil=True, cache=True)
+def swap(points, state, i, j):
     """Exchange i and j and bring `inside` of them and of their neighbours up to date."""
+    indptr, indices, data = points.indptr, points.indices, points.data
+    batches, batch_of, slot_of, inside = state[:4]
     a, b = batch_of[i], batch_of[j]
     for node, home, away in ((i, a, b), (j, b, a)):
         for entry in range(indptr[node], indptr[node + 1]):

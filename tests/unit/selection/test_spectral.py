@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from selection.spectral import inverse_sqrt_degrees, leading_eigenvectors
+from selection.spectral import (
+    eigengap,
+    inverse_sqrt_degrees,
+    leading_eigenvectors,
+    strongest_links,
+)
 
 
 def random_graph(num_nodes, num_links, seed):
@@ -33,7 +38,9 @@ def normalized(graph):
 def test_eigenvalues_equal_those_of_a_dense_solver():
     graph = blocks(6, 100, 0)
     _, values = leading_eigenvectors(graph, 6, np.random.default_rng(0))
-    np.testing.assert_allclose(values, np.linalg.eigvalsh(normalized(graph))[::-1][:6], atol=1e-4)
+    np.testing.assert_allclose(
+        values[:6], np.linalg.eigvalsh(normalized(graph))[::-1][:6], atol=1e-4
+    )
 
 
 def test_eigenvectors_span_the_leading_subspace():
@@ -60,3 +67,33 @@ def test_tiny_graphs_and_graphs_without_links(num_nodes):
     assert vectors.shape == (num_nodes, num_nodes)
     assert np.isfinite(vectors).all()
     assert np.isfinite(values).all()
+
+
+def test_eigengap_shows_the_number_of_cliques():
+    """Four cliques of 6: the gap behind the fourth eigenvalue is 1 + 1/5, the others are 0; spectral.py agrees."""
+    clique = np.ones((6, 6), np.float32) - np.eye(6, dtype=np.float32)
+    affinity = sp.csr_array(sp.block_diag([clique] * 4, format="csr"))
+    values = np.linalg.eigvalsh(affinity.toarray() / 5)[::-1]
+    gaps = [eigengap(values, k) for k in range(1, 8)]
+    assert np.argmax(gaps) + 1 == 4
+    np.testing.assert_allclose(gaps, [0, 0, 0, 1.2, 0, 0, 0], atol=1e-6)
+    _, found = leading_eigenvectors(affinity, 6, np.random.default_rng(0))
+    assert eigengap(found, 4) == pytest.approx(1.2, abs=1e-3)
+
+
+def test_eigengap_needs_one_value_more():
+    with pytest.raises(ValueError, match="gap behind number 3 needs one more"):
+        eigengap(np.array([1.0, 0.9, 0.5]), 3)
+
+
+@pytest.mark.parametrize("num_links", [1, 3, 8])
+def test_strongest_links_of_either_end_are_kept(num_links):
+    graph = random_graph(60, 700, seed=num_links).astype(np.float32)
+    dense = graph.toarray()
+    strong = np.argsort(-dense, axis=1)[:, :num_links]
+    kept = np.zeros_like(dense, bool)
+    np.put_along_axis(kept, strong, True, axis=1)
+    expected = np.where(kept | kept.T, dense, 0)
+    thin = strongest_links(graph, num_links)
+    np.testing.assert_array_equal(thin.toarray(), expected)
+    assert thin.has_sorted_indices

@@ -1,12 +1,12 @@
+import numba
 import numpy as np
 import pytest
 
 from selection.affinity import build_affinity
 from selection.config import GraphConfig
-from selection.exact_swap import exact_swaps
 from selection.knn import find_neighbors
 from selection.quality import batch_losses, captured_affinity
-from selection.refine import swap_refine
+from selection.refine import places, swap_refine
 from tests.conftest import planted_pairs
 
 TEMPERATURE = 0.1
@@ -17,7 +17,7 @@ def problem(seed, batch_size=8):
     neighbors = find_neighbors(U, V, GraphConfig(num_neighbors=8))
     affinity = build_affinity(U, V, neighbors, batch_size, TEMPERATURE)
     batches = np.random.default_rng(seed).permutation(480).reshape(-1, batch_size)
-    return affinity, U, V, swap_refine(affinity, batches, 3)
+    return affinity, U, V, batches
 
 
 def objective(affinity, U, V, batches, share):
@@ -33,7 +33,7 @@ def test_the_objective_rises_sweep_by_sweep(share, seed):
     affinity, U, V, start = problem(seed)
     values = [objective(affinity, U, V, start, share)]
     for num_sweeps in (1, 2, 3):
-        batches = exact_swaps(affinity, U, V, start, TEMPERATURE, share, num_sweeps)
+        batches = swap_refine(affinity, U, V, start, TEMPERATURE, share, num_sweeps)
         np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(480))
         values.append(objective(affinity, U, V, batches, share))
     assert values[0] < values[1] <= values[2] * (1 + 1e-6) <= values[3] * (1 + 2e-6)
@@ -41,7 +41,7 @@ def test_the_objective_rises_sweep_by_sweep(share, seed):
 
 def test_harder_than_swaps_on_affinity_alone():
     affinity, U, V, start = problem(0)
-    exact = exact_swaps(affinity, U, V, start, TEMPERATURE, 0.0, 5)
+    exact = swap_refine(affinity, U, V, start, TEMPERATURE, 0.0, 5)
     assert (
         batch_losses(U, V, exact, TEMPERATURE).mean()
         > 1.01 * batch_losses(U, V, start, TEMPERATURE).mean()
@@ -51,15 +51,15 @@ def test_harder_than_swaps_on_affinity_alone():
 def test_deterministic_and_the_start_is_kept():
     affinity, U, V, start = problem(1)
     before = start.copy()
-    first = exact_swaps(affinity, U, V, start, TEMPERATURE, 0.06, 2)
-    np.testing.assert_array_equal(first, exact_swaps(affinity, U, V, start, TEMPERATURE, 0.06, 2))
+    first = swap_refine(affinity, U, V, start, TEMPERATURE, 0.06, 2)
+    np.testing.assert_array_equal(first, swap_refine(affinity, U, V, start, TEMPERATURE, 0.06, 2))
     np.testing.assert_array_equal(start, before)
-    np.testing.assert_array_equal(exact_swaps(affinity, U, V, start, TEMPERATURE, 0.06, 0), before)
+    np.testing.assert_array_equal(swap_refine(affinity, U, V, start, TEMPERATURE, 0.06, 0), before)
 
 
 def test_random_swaps_do_not_gain_at_the_end():
     affinity, U, V, start = problem(2)
-    end = exact_swaps(affinity, U, V, start, TEMPERATURE, 0.06, 50)
+    end = swap_refine(affinity, U, V, start, TEMPERATURE, 0.06, 50)
     best = objective(affinity, U, V, end, 0.06)
     rng = np.random.default_rng(0)
     for _ in range(40):
@@ -76,5 +76,31 @@ def test_low_temperatures_and_equal_points_stay_finite(temperature):
     V = V.copy()
     V[:20] = V[0]
     U[:20] = -V[0]
-    batches = exact_swaps(affinity, U, V, start, temperature, 0.06, 2)
+    batches = swap_refine(affinity, U, V, start, temperature, 0.06, 2)
     np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(480))
+
+
+def test_the_number_of_threads_changes_nothing():
+    affinity, U, V, start = problem(3)
+    most = numba.get_num_threads()
+    results = []
+    for num_threads in (1, most):
+        numba.set_num_threads(num_threads)
+        results.append(swap_refine(affinity, U, V, start, TEMPERATURE, 0.1, 2))
+    np.testing.assert_array_equal(*results)
+
+
+def test_negative_affinity_keeps_nodes_apart():
+    affinity, U, V, start = problem(4)
+    apart = affinity.copy()
+    batches = swap_refine(affinity, U, V, start, TEMPERATURE, 0.1, 3)
+    together = {tuple(sorted(batch[:2])) for batch in batches}
+    rows = np.repeat(np.arange(480), np.diff(apart.indptr))
+    links = [tuple(sorted(pair)) for pair in zip(rows, apart.indices, strict=True)]
+    banned = np.array([pair in together for pair in links])
+    assert banned.sum() > 20
+    apart.data[banned] = -1e4
+    result = swap_refine(apart, U, V, start, TEMPERATURE, 0.1, 6)
+    batch_of, _ = places(result)
+    met = sum(batch_of[i] == batch_of[j] for (i, j), ban in zip(links, banned, strict=True) if ban)
+    assert met == 0
