@@ -85,9 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_select(commands: argparse._SubParsersAction) -> None:
     select = commands.add_parser("select", help="batches for any embeddings and any trainer")
-    select.add_argument(
-        "u_file", type=Path, metavar="U.npy", help="float16 or float32 [N, d], unit rows"
-    )
+    select.add_argument("u_file", type=Path, metavar="U.npy", help="floats [N, d], unit rows")
     select.add_argument(
         "v_file", type=Path, metavar="V.npy", nargs="?", help="default: U.npy, single-view data"
     )
@@ -154,6 +152,7 @@ def _search(args: argparse.Namespace) -> None:
 
 
 def _select(args: argparse.Namespace) -> None:
+    from launcher.console import describe_schedule
     from launcher.select import SelectRequest, select_files
     from selection.progress import TerminalProgress
 
@@ -161,9 +160,7 @@ def _select(args: argparse.Namespace) -> None:
     request = SelectRequest(**{name: getattr(args, name) for name in names})
     with TerminalProgress() as progress:
         schedule = select_files(request, progress)
-    print(
-        f"{args.out}: {schedule.num_batches:,} batches of {args.batch_size}, {len(schedule.leftover)} left over"
-    )
+    print(describe_schedule(f"{args.out}:", schedule.manifest))
 
 
 def _dataset_code_search(args: argparse.Namespace) -> None:

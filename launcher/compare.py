@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from launcher.run_dir import RunDir, open_run, read_lines
 from selection.errors import ConfigError
@@ -32,6 +33,9 @@ class Summary:
 
     num_steps: int
 
+    num_alarms: int
+    """Alarms in the manifests of its schedules."""
+
     @property
     def selection_s(self) -> float:
         """Seconds that choosing batches took."""
@@ -56,19 +60,24 @@ def summarize(root: Path) -> Summary:
     seconds: dict[str, float] = defaultdict(float)
     for line in read_lines(run_dir.stages):
         seconds[line["stage"]] += line["seconds"]
+    manifests = _manifests(run_dir, len(results))
     return Summary(
         name=root.name,
         strategy=config.selection.strategy,
         rounds=results,
-        hardness=_hardness(run_dir, len(results)),
+        hardness=_hardness(manifests),
         seconds=dict(seconds),
         num_steps=results[-1]["step"],
+        num_alarms=sum(len(manifest.get("alarms", [])) for manifest in manifests),
     )
 
 
-def _hardness(run_dir: RunDir, num_rounds: int) -> tuple[float, float] | None:
+def _manifests(run_dir: RunDir, num_rounds: int) -> list[dict[str, Any]]:
     folders = (schedule_folder(run_dir.schedules, number) for number in range(num_rounds))
-    manifests = [open_schedule(folder).manifest for folder in folders]
+    return [open_schedule(folder).manifest for folder in folders]
+
+
+def _hardness(manifests: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
     chosen = [manifest for manifest in manifests if "batch_loss" in manifest]
     if not chosen:
         return None
@@ -100,6 +109,7 @@ def comparison(summaries: Sequence[Summary]) -> list[list[str]]:
             ],
         )
     add("loss of its batches / of random ones", [_spell_hardness(s) for s in summaries])
+    add("alarms", [str(s.num_alarms) for s in summaries])
     for stage in _STAGES:
         add(f"seconds: {stage}", [f"{s.seconds.get(stage, 0):.1f}" for s in summaries])
     add("seconds: selection (embed + select)", [f"{s.selection_s:.1f}" for s in summaries])

@@ -63,9 +63,11 @@ class RunConfig(Settings):
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")
-    def _clusters_divide_batch(self) -> "RunConfig":
+    def _batches_suit_selection(self) -> "RunConfig":
         try:
-            self.selection.hardness.check_batch_size(self.train.batch_size, "train.batch_size")
+            hardness = self.selection.hardness
+            hardness.check_batch_size(self.train.batch_size, "train.batch_size")
+            hardness.check_strategy(self.selection.strategy)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,15 @@ from tqdm import tqdm
 from selection.progress import TerminalProgress
 
 _POLL_S = 0.2
+_SIGNALS = {
+    "captured_affinity": "affinity captured {captured_affinity:.1%} (random {random_captured_affinity:.1%})",
+    "knn_recall": "neighbour recall {knn_recall:.3f}",
+    "num_isolated": "isolated {num_isolated:,}, components {num_components:,}",
+    "eigengap": "eigengap {eigengap:.3f}",
+    "changed_pairs": "batch changed for {changed_pairs:.1%} of the pairs "
+    "(mates kept {kept_mates:.1%}, random {random_kept_mates:.1%})",
+}
+"""How signals of a schedule are spelled, by the field of its manifest that they need."""
 
 
 def say(text: str) -> None:
@@ -86,3 +95,28 @@ def describe_step(line: dict[str, Any]) -> str:
         f"  lr {line['train/lr']:.2e}  {line['perf/samples_per_s']:,.0f} pairs/s"
         f"  waited {line['perf/data_wait_s']:.2f} s for data"
     )
+
+
+def describe_schedule(name: str, manifest: Mapping[str, Any]) -> str:
+    """Console lines for a schedule: its batches, what its graph and the round before say of them, and its alarms.
+
+    Args:
+        name: what the lines begin with, such as `round 3`.
+        manifest: of the schedule; a signal that it does not hold is left out.
+    """
+    signals = (text.format_map(manifest) for field, text in _SIGNALS.items() if field in manifest)
+    lines = [_spell_batches(manifest), "; ".join(signals)]
+    alarms = (f"warning: {alarm}" for alarm in manifest.get("alarms", []))
+    return "\n".join([*(f"{name}  {line}" for line in lines if line), *alarms])
+
+
+def _spell_batches(manifest: Mapping[str, Any]) -> str:
+    text = "{num_batches:,} batches of {batch_size}, {num_leftover:,} left over, by {strategy}"
+    if "batch_loss" in manifest:
+        text += "; batch loss {batch_loss:.3f} ({batch_loss_p5:.3f} to {batch_loss_p95:.3f})"
+        text += ", random {random_batch_loss:.3f}"
+    text = text.format_map(manifest)
+    if manifest.get("random_batch_loss"):
+        text += f" ({manifest['batch_loss'] / manifest['random_batch_loss']:.2f}x)"
+    stages = (f"{stage.removesuffix('_s')} {s:.1f} s" for stage, s in manifest["seconds"].items())
+    return f"{text}  [{', '.join(stages)}]" if manifest["seconds"] else text

@@ -82,10 +82,10 @@ def _do_rounds(config: RunConfig, run_dir: RunDir, shards: dict[str, list[Path]]
 def _describe_start(run: Run) -> str:
     config = run.config
     text = (
-        f"{config.run_dir}: {len(run.indexes['train']):,} pairs, {config.rounds} rounds of "
-        f"{run.steps_per_round:,} steps with {config.selection.strategy} batches of "
+        f"{config.run_dir}: {len(run.indexes['train']):,} pairs, {config.rounds} rounds, "
+        f"{run.total_steps(run.num_schedules()):,} steps with {config.selection.strategy} batches of "
         f"{config.train.batch_size} on {config.train.num_ranks} ranks"
     )
     if checkpoint := run.newest_checkpoint():
-        text += f"; going on from step {checkpoint.position.step:,} of {run.total_steps:,}"
+        text += f"; going on from step {checkpoint.position.step:,}"
     return text

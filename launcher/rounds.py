@@ -19,18 +19,20 @@ import numpy as np
 import ray
 
 from launcher.config import RunConfig
-from launcher.console import say, showing_stages, showing_training
+from launcher.console import describe_schedule, say, showing_stages, showing_training
 from launcher.run_dir import RunDir, append_line, read_lines
 from launcher.training import run_ranks
-from selection.artifacts import has_manifest
+from selection.artifacts import MANIFEST, has_manifest, read_manifest
 from selection.embed import embed_dataset
-from selection.embeddings import EmbeddingStore, load_embeddings
+from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
 from selection.errors import ConfigError
 from selection.progress import FileProgress, TerminalProgress
 from selection.ray_tasks import ray_map, run_remote
+from selection.schedule import KIND as SCHEDULE_KIND
 from selection.schedule import Schedule, open_schedule, schedule_folder
 from selection.select import make_random_schedule, make_schedule
 from selection.shards import ShardIndex, build_index
+from selection.strategies import plan_num_batches
 from trainer.checkpoint import Checkpoint, latest_checkpoint
 from trainer.embedder import CheckpointEmbedder
 from trainer.encoders import prepare_encoder
@@ -49,16 +51,37 @@ class Run:
     progress: TerminalProgress = field(default_factory=TerminalProgress)
     indexes: dict[str, ShardIndex] = field(default_factory=dict)
 
-    @property
-    def steps_per_round(self) -> int:
-        """Steps that the ranks take with one schedule."""
-        num_batches = len(self.indexes["train"]) // self.config.train.batch_size
+    def num_batches(self, round_number: int) -> int:
+        """Batches of a round that has a schedule."""
+        folder = schedule_folder(self.dir.schedules, round_number)
+        expected = {"config_hash": self.config.hash, "round": round_number}
+        return read_manifest(folder, SCHEDULE_KIND, expected, hashes=False)["num_batches"]
+
+    def steps_before(self, round_number: int) -> int:
+        """Steps of all rounds before this one, which have schedules."""
+        num_batches = sum(self.num_batches(number) for number in range(round_number))
         return num_batches * self.config.selection.refresh.epochs_per_round
 
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return self.config.rounds * self.steps_per_round
+    def total_steps(self, num_known: int) -> int:
+        """Steps of the whole run, as the schedules of the first `num_known` rounds let expect.
+
+        Not every round has N // B batches: a strategy may take fewer, or a guard hold pairs back. Rounds to come are
+        expected to be like the last one that was selected, or as the strategy says before there is one. Schedules
+        of later rounds are not looked at, so that a round which is resumed has the learning rates that it began with.
+        """
+        num_batches = [self.num_batches(number) for number in range(num_known)]
+        num_pairs, batch_size = len(self.indexes["train"]), self.config.train.batch_size
+        if not num_batches:
+            num_batches.append(num_pairs // batch_size)  # round 0 is random
+        if len(num_batches) < self.config.rounds:
+            planned = plan_num_batches(self.config.selection, num_pairs, batch_size)
+            expected = planned if len(num_batches) == 1 else num_batches[-1]
+            num_batches += [expected] * (self.config.rounds - len(num_batches))
+        return sum(num_batches) * self.config.selection.refresh.epochs_per_round
+
+    def num_schedules(self) -> int:
+        """Rounds that have a schedule."""
+        return sum(1 for _ in self.dir.schedules.glob(f"round-*/{MANIFEST}"))
 
     def newest_checkpoint(self) -> Checkpoint | None:
         """The newest complete checkpoint of this run."""
@@ -81,7 +104,7 @@ def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
     """Number the pairs of both splits, check that they make batches, and train the tokenizer; no Ray yet.
 
     Raises:
-        ConfigError: a split is empty, or there are fewer training pairs than one batch.
+        ConfigError: a split is empty, or the training pairs do not suit the batch size or the strategy.
         ArtifactError: a shard cannot be read, or a sample lacks a part.
     """
     for split, paths in shards.items():
@@ -95,6 +118,7 @@ def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
             f"train.batch_size: is {batch_size}, but data.train has only {num_pairs} pairs; "
             "take a smaller batch or more shards"
         )
+    plan_num_batches(run.config.selection, num_pairs, batch_size)
     with run.timed("encoder", 0):
         prepare_encoder(run.config.encoder, run.indexes["train"], run.dir.encoder, run.progress)
 
@@ -119,16 +143,20 @@ def select(run: Run, round_number: int) -> None:
     if round_number == 0 or config.selection.strategy == "random":
         num_pairs = len(run.indexes["train"])
         fields = {"config_hash": config.hash, "embedding_step": None, "staleness_steps": None}
-        make_random_schedule(folder, num_pairs, config.train.batch_size, seed, leftover, fields)
+        schedule = make_random_schedule(
+            folder, num_pairs, config.train.batch_size, seed, leftover, fields
+        )
+        say(describe_schedule(f"round {round_number}", schedule.manifest))
         return
     checkpoint = run.newest_checkpoint()
     assert checkpoint is not None, "a round after the first has a checkpoint before it"
     with run.timed("embed", round_number):
         embed(run, "train", round_number - 1, checkpoint)
     with run.timed("select", round_number), showing_stages(run.logs / "select.jsonl", run.progress):
-        schedule = run_remote(
+        manifest = run_remote(
             _select_from_embeddings,
             folder,
+            schedule_folder(run.dir.schedules, round_number - 1),
             run.dir.embeddings("train", round_number - 1),
             config,
             config.selection.temperature or checkpoint.temperature,
@@ -137,16 +165,17 @@ def select(run: Run, round_number: int) -> None:
             {
                 "config_hash": config.hash,
                 "embedding_step": checkpoint.position.step,
-                "staleness_steps": round_number * run.steps_per_round - checkpoint.position.step,
+                "staleness_steps": run.steps_before(round_number) - checkpoint.position.step,
             },
             run.logs / "select.jsonl",
             num_cpus=ray.cluster_resources()["CPU"],
         )
-    say(describe_schedule(schedule, round_number))
+    say(describe_schedule(f"round {round_number}", manifest))
 
 
 def _select_from_embeddings(
     folder: Path,
+    previous_folder: Path,
     embeddings_folder: Path,
     config: RunConfig,
     temperature: float,
@@ -167,6 +196,8 @@ def _select_from_embeddings(
         fields,
         map_tasks=ray_map,
         progress=FileProgress(progress_file),
+        previous_batches=open_schedule(previous_folder).batches,
+        contents=load_contents(embeddings_folder),
     )
     return schedule.manifest
 
@@ -186,7 +217,7 @@ def _schedule(run: Run, round_number: int) -> Schedule:
 def train(run: Run, round_number: int) -> None:
     """Train on the schedule of a round; the ranks go on from the newest complete checkpoint."""
     checkpoint = run.newest_checkpoint()
-    if checkpoint and checkpoint.position.step >= (round_number + 1) * run.steps_per_round:
+    if checkpoint and checkpoint.position.round > round_number:
         return
     _schedule(run, round_number)  # an altered schedule is an error here, not on rank 7
     job = TrainJob(
@@ -203,7 +234,7 @@ def train(run: Run, round_number: int) -> None:
         first_round=round_number,
         stop_round=round_number + 1,
         epochs_per_round=run.config.selection.refresh.epochs_per_round,
-        total_steps=run.total_steps,
+        total_steps=run.total_steps(num_known=round_number + 1),
     )
     with (
         run.timed("train", round_number),
@@ -258,17 +289,4 @@ def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> No
         config.selection.embed,
         run.progress,
         stage=f"embed {split}",
-    )
-
-
-def describe_schedule(manifest: dict, round_number: int) -> str:
-    """One console line about a schedule."""
-    ratio = manifest["batch_loss"] / manifest["random_batch_loss"]
-    seconds = ", ".join(
-        f"{name.removesuffix('_s')} {value:.1f} s" for name, value in manifest["seconds"].items()
-    )
-    return (
-        f"round {round_number}  {manifest['num_batches']:,} batches of {manifest['batch_size']} by "
-        f"{manifest['strategy']}: loss {manifest['batch_loss']:.3f}, random {manifest['random_batch_loss']:.3f} "
-        f"({ratio:.2f}x), affinity captured {manifest['captured_affinity']:.1%}  [{seconds}]"
     )

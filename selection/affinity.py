@@ -9,8 +9,14 @@ batches that hold much affinity are hard:
 Two pairs are linked when either is among the other's neighbours in either direction; w itself is exact, from the
 embeddings, not from the search. Memory: 8 bytes per stored entry, at most 4 K N entries.
 
+B3 (arXiv 2505.11293) links less: it skips the p nearest, which are often right answers that nobody marked, and it wants
+links to be mutual, l among the neighbours of k and k among those of l. It has one direction, the ranks of all targets
+for each query; here a link is mutual when it is so in at least one direction, u -> v or v -> u.
+
 Legend: n pairs, d dimensions, k neighbours.
 """
+
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -32,16 +38,35 @@ def build_affinity(
     Args:
         U: first embeddings, on the unit sphere.
         V: second embeddings.
-        neighbors: who is linked to whom.
+        neighbors: those that were found, and which of them are linked.
         batch_size: B in w(k, l).
         temperature: t in w(k, l).
 
     Returns:
         Symmetric float32 [n, n] with sorted indices and an empty diagonal.
     """
-    graph = link(neighbors)
+    graph = link(linked(neighbors))
     weigh(graph, U, V, batch_size, temperature)
     return graph
+
+
+def linked(neighbors: Neighbors) -> Neighbors:
+    """Without the nearest `first_rank`, and with -1 in place of those that are not mutual where they must be."""
+    window = (ids[:, neighbors.first_rank :] for ids in (neighbors.v_of_u, neighbors.u_of_v))
+    v_of_u, u_of_v = map(_mutual, window) if neighbors.mutual else window
+    return replace(neighbors, v_of_u=v_of_u, u_of_v=u_of_v)
+
+
+@numba.njit(parallel=True, cache=True)
+def _mutual(ids):
+    """`ids` [n, k], with -1 where the neighbour does not have the row among its own."""
+    kept = np.full(ids.shape, -1, np.int32)
+    for row in numba.prange(len(ids)):
+        for place in range(ids.shape[1]):
+            other = ids[row, place]
+            if other >= 0 and (ids[other] == row).any():
+                kept[row, place] = other
+    return kept
 
 
 def link(neighbors: Neighbors) -> sp.csr_array:

@@ -5,11 +5,14 @@ Imports no numpy, torch, ray or faiss, so that a configuration can be checked an
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from selection.errors import ConfigError
 
-StrategyName = Literal["random", "spectral"]
+StrategyName = Literal[
+    "full", "all", "random", "osgd", "spectral", "paper_spectral",
+    "metis", "kaminpar", "rcm", "random_walk", "kmeans",
+]  # fmt: skip
 
 
 class Settings(BaseModel):
@@ -40,14 +43,83 @@ class EmbedConfig(Settings):
 class GraphConfig(Settings):
     """The sparse graph that links each pair to those it is confused with."""
 
-    num_neighbors: int = Field(default=16, ge=1)
+    num_neighbors: int = Field(default=32, ge=1)
     """K: nearest V of each u, and as many nearest U of each v."""
+
+    first_rank: int = Field(default=0, ge=0)
+    """p: the p nearest of each are not linked, for they may be right answers themselves; the K after them are."""
+
+    mutual: bool = False
+    """Link two pairs only when each is among the other's K, in the same direction."""
 
     index: Literal["auto", "flat", "ivf"] = "auto"
     """FAISS index: `flat` is exact; `ivf` is approximate; `auto` takes `flat` up to 50,000 pairs."""
 
     min_recall: float = Field(default=0.95, ge=0, le=1)
     """Recall at K, measured on a sample, that an `ivf` search must reach; it probes more until it does."""
+
+
+class OsgdConfig(Settings):
+    """The q hardest of k random batches; the defaults are the paper's."""
+
+    num_candidates: int = Field(default=1500, ge=1)
+    """k: random batches that are compared with each other."""
+
+    num_kept: int = Field(default=150, ge=1)
+    """q: how many of them are trained on; the share q / k where there are fewer than k."""
+
+    @model_validator(mode="after")
+    def _keeps_some_of_them(self) -> "OsgdConfig":
+        if self.num_kept > self.num_candidates:
+            raise ValueError(
+                f"num_kept is {self.num_kept}, but must be at most num_candidates ({self.num_candidates}); "
+                "change either"
+            )
+        return self
+
+
+class PaperSpectralConfig(Settings):
+    """Spectral clustering of random groups with a dense matrix, as the paper does it."""
+
+    batches_per_group: int = Field(default=40, ge=1)
+    """Batches that are cut from one group; time grows with the cube, memory with the square."""
+
+
+class MetisConfig(Settings):
+    """METIS, the partitioner that B3 uses."""
+
+    recursive: bool | None = None
+    """Recursive bisection, or direct k-way as B3 calls it, which falls apart when groups are small; null bisects for
+    groups of fewer than 64."""
+
+
+class KaminparConfig(Settings):
+    """KaMinPar, a partitioner for many parts."""
+
+    preset: Literal[
+        "fast", "default", "eco", "strong", "largek_fast", "largek", "largek_eco", "largek_strong"
+    ] = "largek"
+    """Its own name for a balance of speed and quality."""
+
+    num_threads: int = Field(default=1, ge=1)
+    """With more than one it is faster, and no longer gives the same batches for the same seed."""
+
+
+class RandomWalkConfig(Settings):
+    """Batches of the nodes that a random walk with restart visits most."""
+
+    restart_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the steps that go back to where the walk began; more keeps it nearer."""
+
+    steps_per_node: int = Field(default=64, ge=1)
+    """Steps of a walk for each node of the batch."""
+
+
+class KmeansConfig(Settings):
+    """Balanced k-means of the embeddings, without a graph."""
+
+    fan_out: int = Field(default=32, ge=2)
+    """Most parts that one split makes."""
 
 
 class SpectralConfig(Settings):
@@ -59,17 +131,21 @@ class SpectralConfig(Settings):
     num_eigenvectors: int = Field(default=32, ge=1)
     """Leading eigenvectors that a split looks at."""
 
+    num_links: int = Field(default=20, ge=1)
+    """Strongest links of each node that the eigenvectors look at; everything else looks at all."""
+
     exchange_passes: int = Field(default=4, ge=0)
     """Passes of pairwise exchange between the parts of a split; 0 turns it off."""
 
     swap_sweeps: int = Field(default=4, ge=0)
-    """Sweeps of swaps between finished batches, judged by affinity; 0 turns them off."""
+    """Sweeps of swaps between finished batches, judged by the true InfoNCE; 0 turns them off."""
 
-    exact_sweeps: int = Field(default=0, ge=0)
-    """Sweeps of swaps after those, judged by the true InfoNCE; slower, and off until they are measured in training."""
+    affinity_share: float = Field(default=0.1, ge=0)
+    """What a unit of affinity counts beside a unit of the loss when a swap is judged; ten times as much at first."""
 
-    affinity_share: float = Field(default=0.06, ge=0)
-    """What a unit of affinity counts beside a unit of the loss, in exact sweeps."""
+
+UNGUARDED: tuple[StrategyName, ...] = ("full", "all")
+"""Strategies whose batches nobody can be moved out of."""
 
 
 class HardnessConfig(Settings):
@@ -84,6 +160,17 @@ class HardnessConfig(Settings):
 
     warmup_rounds: int = Field(default=0, ge=0)
     """Rounds over which the random share falls evenly from 1 to `random_share`: a curriculum from easy to hard."""
+
+    margin: float | None = Field(default=None, ge=-2, le=2)
+    """Neighbours that are not less similar than the own partner by more than this are taken for false negatives: they
+    are not linked, and share no batch. 0.05 is usual with a strong encoder; a weak one ranks many before the partner,
+    and needs a margin below 0, or none: `false_negative_share` in the manifest says what share of the links it took.
+    Null is no margin. Pairs that are drawn at random are not looked at."""
+
+    separate_duplicates: bool = True
+    """Pairs with a part in common never share a batch. Where only embeddings are known, equal rows are equal parts.
+    Batches that a run makes without embeddings (of round 0, and of `random`) do not heed it, nor do `full` and `all`,
+    which take whoever there is."""
 
     def num_random(self, batch_size: int, round_number: int) -> int:
         """Pairs of a batch that are drawn at random; the others are a multiple of the cluster size."""
@@ -102,6 +189,22 @@ class HardnessConfig(Settings):
             raise ConfigError(
                 f"selection.hardness.cluster_size: is {self.cluster_size}, but must divide {field} ({batch_size}); "
                 "change either"
+            )
+
+    def looks_for_duplicates(self, strategy: StrategyName) -> bool:
+        """Whether duplicates are separated in the batches of a strategy."""
+        return self.separate_duplicates and strategy not in UNGUARDED
+
+    def check_strategy(self, strategy: StrategyName) -> None:
+        """Refuse a margin that would have no effect.
+
+        Raises:
+            ConfigError: the strategy cannot heed it.
+        """
+        if self.margin is not None and strategy in UNGUARDED:
+            raise ConfigError(
+                f"selection.hardness.margin: is {self.margin:g}, but strategy {strategy} takes whoever there is; "
+                "leave the margin out, or take another strategy"
             )
 
 
@@ -127,5 +230,11 @@ class SelectionConfig(Settings):
     embed: EmbedConfig = EmbedConfig()
     graph: GraphConfig = GraphConfig()
     hardness: HardnessConfig = HardnessConfig()
+    osgd: OsgdConfig = OsgdConfig()
     spectral: SpectralConfig = SpectralConfig()
+    paper_spectral: PaperSpectralConfig = PaperSpectralConfig()
+    metis: MetisConfig = MetisConfig()
+    kaminpar: KaminparConfig = KaminparConfig()
+    random_walk: RandomWalkConfig = RandomWalkConfig()
+    kmeans: KmeansConfig = KmeansConfig()
     refresh: RefreshConfig = RefreshConfig()

@@ -8,6 +8,7 @@ row order and costs no copy through the object store.
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import ray
@@ -16,6 +17,7 @@ from ray.actor import ActorProxy
 from ray.exceptions import RayActorError, RayTaskError
 
 from selection.config import EmbedConfig
+from selection.duplicates import hash_parts
 from selection.embeddings import EmbeddingStore
 from selection.errors import JobError
 from selection.progress import Progress, silent
@@ -23,12 +25,23 @@ from selection.shards import Sample, ShardIndex
 
 logger = logging.getLogger(__name__)
 
-Embedder = Callable[
-    [Sequence[Sample]], tuple[Float32[np.ndarray, "b d"], Float32[np.ndarray, "b d"]]
-]
-"""Turns samples into their u and v on the unit sphere."""
-
 _MAX_WORKER_DEATHS = 3
+
+
+class Embedder(Protocol):
+    """Turns samples into their u and v.
+
+    Attributes:
+        parts: the members of a sample that u and v are made from.
+    """
+
+    parts: tuple[str, str]
+
+    def __call__(
+        self, samples: Sequence[Sample]
+    ) -> tuple[Float32[np.ndarray, "b d"], Float32[np.ndarray, "b d"]]:
+        """Rows of u and v on the unit sphere, in the order of `samples`."""
+        ...
 
 
 class ShardEmbedder:
@@ -49,12 +62,14 @@ class ShardEmbedder:
     def run(self, shard: int) -> int:
         """Embed a shard, write it, and return its number."""
         start, stop = self._index.shard_starts[shard : shard + 2]
-        blocks = [
-            self._embed(self._index.read(np.arange(first, min(first + self._batch_size, stop))))
-            for first in range(start, stop, self._batch_size)
-        ]
-        U, V = (np.concatenate(side) for side in zip(*blocks, strict=True))
-        self._store.write_shard(shard, U, V)
+        blocks = []
+        for first in range(start, stop, self._batch_size):
+            samples = self._index.read(np.arange(first, min(first + self._batch_size, stop)))
+            blocks.append((*self._embed(samples), hash_parts(samples, self._embed.parts)))
+        U, V, contents = zip(*blocks, strict=True)
+        self._store.write_shard(
+            shard, np.concatenate(U), np.concatenate(V), np.concatenate(contents, axis=1)
+        )
         return shard
 
 

@@ -1,8 +1,9 @@
 """The store of embeddings: U and V of every pair, written shard by shard, read as memory maps.
 
 One file per shard, float [2, rows, d], holds u and v of its pairs in index order; it is renamed into place when it
-is finished, so that a pass that was cut off goes on with the shards that are missing. The manifest follows when
-all are there. On disk: 2 * N * d * 2 (float16) or 4 (float32) bytes.
+is finished, so that a pass that was cut off goes on with the shards that are missing. A second file holds hashes of
+what the pairs hold, uint64 [2, rows], because nothing else reads every byte of them. The manifest follows when all are
+there. On disk: 2 * N * d * 2 (float16) or 4 (float32) bytes, and 16 N for the hashes.
 
 Legend: n pairs, d dimensions.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt64
 
 from selection.artifacts import has_manifest, read_manifest, write_array, write_json, write_manifest
 from selection.errors import ArtifactError, JobError
@@ -48,17 +49,28 @@ class EmbeddingStore:
         return sum(self._shard_sizes)
 
     def missing_shards(self) -> list[int]:
-        """Shards that have pairs and no finished file."""
+        """Shards that have pairs and no finished files."""
         return [
             shard
             for shard, size in enumerate(self._shard_sizes)
-            if size and not self._shard_path(shard).is_file()
+            if size
+            and not (self._shard_path(shard).is_file() and self._contents_path(shard).is_file())
         ]
 
     def write_shard(
-        self, shard: int, U: Float[np.ndarray, "n d"], V: Float[np.ndarray, "n d"]
+        self,
+        shard: int,
+        U: Float[np.ndarray, "n d"],
+        V: Float[np.ndarray, "n d"],
+        contents: UInt64[np.ndarray, "2 n"],
     ) -> None:
-        """Write the embeddings of one shard, in index order.
+        """Write one shard.
+
+        Args:
+            shard: its number.
+            U: first embeddings of its pairs, in index order.
+            V: second embeddings.
+            contents: hashes of what the pairs hold, see `selection.duplicates.hash_parts`.
 
         Raises:
             JobError: a row is not finite or not on the unit sphere.
@@ -72,6 +84,7 @@ class EmbeddingStore:
                 "training may have diverged: look at train/loss and lower train.optimizer.lr"
             )
         dtype = self._inputs.get("dtype", "float32")
+        write_array(self._contents_path(shard), contents)
         write_array(self._shard_path(shard), both.astype(dtype, copy=False))
 
     def complete(self) -> None:
@@ -84,10 +97,13 @@ class EmbeddingStore:
             raise ArtifactError(
                 f"{self.folder}: {len(missing)} shards have no embeddings; embed again"
             )
-        names = [self._shard_path(s).name for s, size in enumerate(self._shard_sizes) if size]
-        write_manifest(
-            self.folder, KIND, names, {"num_pairs": self.num_pairs, "inputs": self._inputs}
-        )
+        shards = [shard for shard, size in enumerate(self._shard_sizes) if size]
+        names = {
+            "shards": [self._shard_path(shard).name for shard in shards],
+            "contents": [self._contents_path(shard).name for shard in shards],
+        }
+        fields = {"num_pairs": self.num_pairs, "inputs": self._inputs, **names}
+        write_manifest(self.folder, KIND, [*names["shards"], *names["contents"]], fields)
 
     def is_complete(self) -> bool:
         """Whether every shard and the manifest are there."""
@@ -95,6 +111,9 @@ class EmbeddingStore:
 
     def _shard_path(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:06d}.npy"
+
+    def _contents_path(self, shard: int) -> Path:
+        return self.folder / f"contents-{shard:06d}.npy"
 
     def _has_same_inputs(self) -> bool:
         try:
@@ -110,7 +129,7 @@ def load_embeddings(folder: Path) -> tuple[Float32[np.ndarray, "n d"], Float32[n
         ArtifactError: the store is incomplete or a file was altered.
     """
     manifest = read_manifest(folder, KIND, hashes=False)
-    shards = [np.load(folder / name, mmap_mode="r") for name in manifest["files"]]
+    shards = [np.load(folder / name, mmap_mode="r") for name in manifest["shards"]]
     num_pairs, dim = manifest["num_pairs"], shards[0].shape[2]
     both = np.empty((2, num_pairs, dim), np.float32)
     start = 0
@@ -118,3 +137,13 @@ def load_embeddings(folder: Path) -> tuple[Float32[np.ndarray, "n d"], Float32[n
         both[:, start : start + shard.shape[1]] = shard
         start += shard.shape[1]
     return both[0], both[1]
+
+
+def load_contents(folder: Path) -> UInt64[np.ndarray, "2 n"]:
+    """Hashes of what both sides of all pairs of a complete store hold.
+
+    Raises:
+        ArtifactError: the store is incomplete or a file was altered.
+    """
+    manifest = read_manifest(folder, KIND, hashes=False)
+    return np.concatenate([np.load(folder / name) for name in manifest["contents"]], axis=1)

@@ -32,6 +32,19 @@ class Neighbors:
     recall: float
     """Share of the true neighbours that were found, on a sample of queries."""
 
+    index: str = "flat"
+    """FAISS index that was searched: `flat` or `ivf`."""
+
+    num_recall_queries: int = 0
+    """Size of that sample; 0 for `flat`, whose recall is 1 by definition."""
+
+    num_probes: tuple[int, ...] = ()
+    """Cells that `ivf` looked into, in each direction."""
+
+    first_rank: int = 0
+    mutual: bool = False
+    """Which of them are linked, as in `GraphConfig`; see `selection.affinity.linked`."""
+
 
 def find_neighbors(
     U: Float32[np.ndarray, "n d"],
@@ -40,27 +53,29 @@ def find_neighbors(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Neighbors:
-    """Find the neighbours of every pair, by inner product.
+    """Find the neighbours of every pair, by inner product: K, and those before the first that is linked.
 
     Args:
         U: first embeddings, on the unit sphere, C-contiguous.
         V: second embeddings.
-        config: K, index and the recall to reach.
+        config: K, the first rank that is linked, index and the recall to reach.
         seed: of the sample and of the cells.
         progress: told after each block of queries.
     """
     num_pairs = len(U)
-    k = min(config.num_neighbors, num_pairs - 1)
+    k = min(config.first_rank + config.num_neighbors, num_pairs - 1)
     exact = config.index == "flat" or (config.index == "auto" and num_pairs <= MAX_FLAT_PAIRS)
     sample = np.random.default_rng(seed).permutation(num_pairs)[:_RECALL_SAMPLE]
     found: list[Int32[np.ndarray, "n k"]] = []
     recalls: list[float] = []
+    num_probes: list[int] = []
     for direction, (queries, base) in enumerate(((U, V), (V, U))):
         if exact:
             index, recall = faiss.IndexFlatIP(base.shape[1]), 1.0
             index.add(base)  # type: ignore[call-arg]
         else:
             index, recall = _cells(queries, base, sample, k, config.min_recall, seed)
+            num_probes.append(index.nprobe)
         ids = np.empty((num_pairs, k), np.int32)
         for start in range(0, num_pairs, _QUERY_BLOCK):
             stop = min(start + _QUERY_BLOCK, num_pairs)
@@ -68,7 +83,16 @@ def find_neighbors(
             progress("neighbors", direction * num_pairs + stop, 2 * num_pairs, "queries")
         found.append(ids)
         recalls.append(recall)
-    return Neighbors(found[0], found[1], min(recalls))
+    return Neighbors(
+        found[0],
+        found[1],
+        min(recalls),
+        "flat" if exact else "ivf",
+        0 if exact else len(sample),
+        tuple(num_probes),
+        config.first_rank,
+        config.mutual,
+    )
 
 
 def _search(
@@ -101,7 +125,7 @@ def _cells(
     num_pairs, dim = base.shape
     num_cells = max(1, int(4 * math.sqrt(num_pairs)))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, num_cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = 1 + seed
+    index.cp.seed = 1 + seed % 2**30  # FAISS wants an int
     index.cp.max_points_per_centroid = _TRAIN_POINTS_PER_CELL
     index.cp.spherical = True
     index.train(base)  # type: ignore[call-arg]

@@ -6,15 +6,16 @@ Legend: n nodes, c groups, k group size, d dimensions.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
 
 from selection.affinity import build_affinity
 from selection.config import SelectionConfig
+from selection.forbidden import Forbidden, find_false_negatives, nothing_forbidden
 from selection.knn import Neighbors, find_neighbors
 from selection.progress import Progress, silent
 
@@ -37,6 +38,10 @@ class Problem:
     progress: Progress = silent
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage, for the manifest."""
+    signals: dict[str, float] = field(default_factory=dict)
+    """What a strategy has to say about its work, such as an `eigengap`, for the manifest."""
+    contents: Int32[np.ndarray, "n 2"] | None = None
+    """Nodes that share a number must not meet, see `selection.duplicates`; None when no two nodes do."""
 
     @property
     def num_nodes(self) -> int:
@@ -52,11 +57,32 @@ class Problem:
             )
 
     @cached_property
-    def affinity(self) -> sp.csr_array:
-        """The loss weights w(k, l) between neighbours, symmetric [n, n], sorted indices, empty diagonal."""
+    def forbidden(self) -> Forbidden:
+        """Who must not share a batch: equal contents, and false negatives where a margin is set."""
+        forbidden = nothing_forbidden(self.num_nodes)
+        if self.contents is not None:
+            forbidden = replace(forbidden, contents=self.contents)
+        margin = self.config.hardness.margin
+        if margin is None or not self.num_nodes:
+            return forbidden
         neighbors = self.neighbors
+        with self.timed("margin_s"):
+            links, share = find_false_negatives(self.U, self.V, neighbors, margin)
+        self.signals |= {"num_false_negatives": links.nnz // 2, "false_negative_share": share}
+        return replace(forbidden, links=links)
+
+    @cached_property
+    def affinity(self) -> sp.csr_array:
+        """Loss weights w(k, l) between neighbours that may meet: symmetric [n, n], sorted indices, empty diagonal."""
+        neighbors, forbidden = self.neighbors, self.forbidden
         with self.timed("affinity_s"):
-            return build_affinity(self.U, self.V, neighbors, self.batch_size, self.temperature)
+            graph = build_affinity(self.U, self.V, neighbors, self.batch_size, self.temperature)
+            return forbidden.remove_from(graph)
+
+    @cached_property
+    def repelling(self) -> sp.csr_array:
+        """The affinity, with a large negative weight between nodes that must not meet; for swaps."""
+        return self.forbidden.repel(self.affinity)
 
     def rng(self) -> np.random.Generator:
         """A generator that depends on (seed, round) alone."""

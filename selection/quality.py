@@ -1,15 +1,56 @@
-"""How hard a schedule is, measured on the embeddings that it was made from.
+"""Quality signals of a schedule, for its manifest: how hard its batches are, on which graph, from which embeddings.
 
-Legend: n pairs, m batches, b batch size, d dimensions.
+Everything is measured on the embeddings that the batches were chosen from, in O(N B) or on a sample, and depends on
+(seed, round) alone. A strategy that looks at no graph has no signals of a graph. `selection.alarms` judges the signals.
+
+Legend: n pairs, m batches, b batch size, c groups, k group size, d dimensions, e eigenvalues.
 """
+
+import math
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int64
+from scipy.sparse.csgraph import connected_components
 
+from selection.checks import NORM_TOLERANCE
+from selection.knn import Neighbors
 from selection.problem import Problem
+from selection.renewal import measure_renewal
+from selection.threads import one_blas_thread
 
 _MEASURED_BATCHES = 512
+_MEASURED_SIMILARITIES = 1 << 25  # so that 512 batches of 4,096 do not cost more than choosing them
+_MEASURED_ROWS = 2048
+HUB_SHARE_OF_PAIRS = 0.01
+"""Hubs are this share of the pairs: those that occur most often among the neighbours of others."""
+
+
+def measure(
+    embeddings: tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "n d"]],
+    batches: Int64[np.ndarray, "m b"],
+    problem: Problem,
+    groups: Int64[np.ndarray, "c k"],
+    previous_batches: Int64[np.ndarray, "m0 b0"] | None,
+    rng: np.random.Generator,
+) -> dict[str, float | str]:
+    """All signals of a schedule.
+
+    Args:
+        embeddings: U and V of all pairs.
+        batches: what they were divided into.
+        problem: what the strategy has seen, and built on the way.
+        groups: what the strategy made of it, in the numbering of `problem`.
+        previous_batches: those of the round before, if there was one.
+        rng: draws the samples.
+    """
+    with one_blas_thread():  # a thousand small products; handing them over cost 8 s instead of 0.3
+        return {
+            **measure_losses(*embeddings, batches, problem.temperature, rng),
+            **measure_embeddings(*embeddings, rng),
+            **measure_graph(problem, groups),
+            **measure_renewal(batches, previous_batches, len(embeddings[0])),
+        }
 
 
 def measure_losses(
@@ -19,23 +60,73 @@ def measure_losses(
     temperature: float,
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Loss of the batches beside random ones, on at most 512 of each."""
-    few = batches[rng.permutation(len(batches))[:_MEASURED_BATCHES]]
-    randoms = random_batches(len(U), batches.shape[1], len(few), rng)
+    """Loss of the batches beside random ones, on at most 512 of each, fewer when batches are large."""
+    batch_size = batches.shape[1]
+    affordable = max(8, _MEASURED_SIMILARITIES // batch_size**2)
+    few = batches[rng.permutation(len(batches))[: min(_MEASURED_BATCHES, affordable)]]
+    randoms = random_batches(len(U), batch_size, len(few), rng)
     losses = batch_losses(U, V, few, temperature)
+    low, high = np.quantile(losses, [0.05, 0.95])
     return {
         "batch_loss": float(losses.mean()),
+        "batch_loss_p5": float(low),
+        "batch_loss_p95": float(high),
         "random_batch_loss": float(batch_losses(U, V, randoms, temperature).mean()),
+        "num_measured_batches": len(few),
     }
 
 
-def measure_graph(problem: Problem, groups: Int64[np.ndarray, "c k"]) -> dict[str, float]:
-    """What the graph says, when the strategy looked at it."""
-    if "affinity" not in problem.__dict__:
-        return {}
+def measure_embeddings(
+    U: Float32[np.ndarray, "n d"], V: Float32[np.ndarray, "n d"], rng: np.random.Generator
+) -> dict[str, float]:
+    """Whether the embeddings lie on the unit sphere and spread over it, on a sample of 2,048 pairs."""
+    sample = np.sort(rng.permutation(len(U))[:_MEASURED_ROWS])
+    sides = {"u": U[sample], "v": V[sample]}
+    off = [np.abs(np.linalg.norm(rows, axis=1) - 1) <= NORM_TOLERANCE for rows in sides.values()]
+    ranks = {f"effective_rank_{side}": effective_rank(rows) for side, rows in sides.items()}
+    return {"off_sphere_share": float(1 - np.mean(off)), **ranks}  # a NaN is off as well
+
+
+def measure_graph(problem: Problem, groups: Int64[np.ndarray, "c k"]) -> dict[str, float | str]:
+    """What the search, the graph and the strategy say, as far as the strategy asked for them."""
+    signals: dict[str, float | str] = {}
+    if "neighbors" in problem.__dict__:
+        signals |= measure_neighbors(problem.neighbors)
+    if "affinity" in problem.__dict__:
+        signals |= measure_affinity(problem.affinity, groups)
+    return {**signals, **problem.signals}
+
+
+def measure_neighbors(neighbors: Neighbors) -> dict[str, float | str]:
+    """How good the search was, and how evenly neighbours are spread over the pairs.
+
+    So few pairs that 1 % of them is less than one have no hubs.
+    """
+    num_pairs = len(neighbors.v_of_u)
+    hubs = {"hub_share": hub_share(neighbors)} if num_pairs * HUB_SHARE_OF_PAIRS >= 1 else {}
     return {
-        "captured_affinity": captured_affinity(problem.affinity, groups),
-        "knn_recall": problem.neighbors.recall,
+        "knn_index": neighbors.index,
+        "knn_recall": neighbors.recall,
+        "knn_recall_queries": neighbors.num_recall_queries,
+        **hubs,
+    }
+
+
+def measure_affinity(
+    affinity: sp.csr_array, groups: Int64[np.ndarray, "c k"]
+) -> dict[str, float | str]:
+    """How much of the graph is inside the groups, and whether it hangs together; isolated nodes are components too."""
+    num_nodes, (num_groups, group_size) = affinity.shape[0], groups.shape
+    num_isolated = int((affinity.sum(axis=1) <= 0).sum())
+    met = num_groups * group_size * (group_size - 1)
+    # the graph is symmetric, so `strong` gives the same components, in one pass and without a transpose
+    num_components, _ = connected_components(affinity, directed=True, connection="strong")
+    return {
+        "captured_affinity": captured_affinity(affinity, groups),
+        "random_captured_affinity": met / max(1, num_nodes * (num_nodes - 1)),
+        "num_isolated": num_isolated,
+        "isolated_share": num_isolated / num_nodes,
+        "num_components": int(num_components),
     }
 
 
@@ -66,10 +157,43 @@ def captured_affinity(affinity: sp.csr_array, batches: Int64[np.ndarray, "m b"])
     return float(affinity.data[inside].sum(dtype=np.float64) / total) if total else 0.0
 
 
+def effective_rank(rows: Float32[np.ndarray, "n d"]) -> float:
+    """How many directions the embeddings use: e to the entropy of the eigenvalues of their second moments.
+
+    It is 1 when all rows are equal and d when they are spread evenly. Embeddings that collapse into a cone bring it
+    down as well as those that collapse into a plane, which a mean cosine does not notice: the moments are not centred.
+    (Roy and Vetterli 2007; of unit rows it is the Vendi score, Friedman and Dieng 2023.) Rows that are not finite are
+    left out; it is 0 when nothing is left.
+    """
+    rows = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
+    moments = rows.T @ rows if rows.shape[1] <= len(rows) else rows @ rows.T  # same eigenvalues
+    energies = np.linalg.eigvalsh(moments).clip(min=0)
+    if not energies.sum():
+        return 0.0
+    shares = energies[energies > 0] / energies.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def hub_share(neighbors: Neighbors) -> float:
+    """Share of all places among the neighbours that the hubs take, the 1 % of pairs that occur there most often.
+
+    It is 0.01 when all occur equally often. Hubs are near to everything (Radovanovic et al. 2010), yet each is in one
+    batch only. Their share is used, and not the skewness of the occurrences, because it does not grow with n.
+    """
+    num_pairs = len(neighbors.v_of_u)
+    occurrences = np.zeros(num_pairs, np.int64)
+    for ids in (neighbors.v_of_u, neighbors.u_of_v):
+        occurrences += np.bincount(ids[ids >= 0], minlength=num_pairs)
+    num_hubs = math.ceil(HUB_SHARE_OF_PAIRS * num_pairs)
+    hubs = np.partition(occurrences, num_pairs - num_hubs)[-num_hubs:]
+    return float(hubs.sum() / max(1, occurrences.sum()))
+
+
 def random_batches(
     num_pairs: int, batch_size: int, num_batches: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "m b"]:
-    """As many random batches as asked for, each without repetition."""
+    """As many random batches as asked for, or as there can be without repetition."""
+    num_batches = min(num_batches, num_pairs // batch_size)
     ids = rng.permutation(num_pairs)[: num_batches * batch_size]
     return ids.reshape(-1, batch_size)
 

@@ -5,6 +5,8 @@ most once, and `leftover.npy`, int64, the ids that found no place and go first i
 memory. Neither depends on the number of ranks: rank i of W takes the i-th contiguous slice of B / W ids of each
 batch, so that a run goes on with the same batches when the number of ranks changes.
 
+The one exception is the strategy `all`, whose batches share ids; its manifest says `ids_repeat`.
+
 Legend: n pairs, m batches, b batch size.
 """
 
@@ -19,6 +21,7 @@ from jaxtyping import Int64
 from selection.artifacts import atomic_folder, hash_json, read_manifest, write_array, write_manifest
 
 KIND = "schedule"
+_REPEATS_IDS = "all"  # the strategy that does
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,26 @@ def check_batches(
     batches: Int64[np.ndarray, "m b"],
     leftover: Int64[np.ndarray, "r"],
     num_pairs: int,
+    ids_repeat: bool = False,
 ) -> None:
     """Check that the ids of `batches` and `leftover` are 0 .. num_pairs - 1, each exactly once.
+
+    Args:
+        batches: pair ids by batch.
+        leftover: pair ids in no batch.
+        num_pairs: how many there are.
+        ids_repeat: whether an id may be in several batches, though only once in each.
 
     Raises:
         ValueError: an id is missing, repeated or out of range; a strategy is defective.
     """
-    ids = np.concatenate([batches.ravel(), leftover])
+    scheduled = batches.ravel()
+    if ids_repeat:
+        is_twice = np.diff(np.sort(batches, axis=1), axis=1) == 0
+        if is_twice.any():
+            raise ValueError(f"batch {int(is_twice.any(axis=1).argmax())} holds an id twice")
+        scheduled = np.unique(batches)
+    ids = np.concatenate([scheduled, leftover])
     if len(ids) != num_pairs or ids.min() < 0 or ids.max() >= num_pairs:
         raise ValueError(f"{len(ids)} ids in batches and leftover, expected 0 to {num_pairs - 1}")
     counts = np.bincount(ids, minlength=num_pairs)
@@ -97,9 +113,12 @@ def write_schedule(
     Raises:
         ValueError: ids are missing, repeated or out of range.
     """
-    num_pairs = batches.size + len(leftover)
-    check_batches(batches, leftover, num_pairs)
+    ids_repeat = fields["strategy"] == _REPEATS_IDS
+    num_scheduled = len(np.unique(batches)) if ids_repeat else batches.size
+    num_pairs = num_scheduled + len(leftover)
+    check_batches(batches, leftover, num_pairs, ids_repeat)
     counts = {
+        "ids_repeat": ids_repeat,
         "num_pairs": num_pairs,
         "num_batches": len(batches),
         "batch_size": batches.shape[1],

@@ -1,29 +1,30 @@
 """From embeddings to a schedule: who takes part, which batches they form, and how hard those are.
 
-Every pair is scheduled at most once. N mod B pairs are left over, chosen at random among those that were not left over
-in the round before, so that no pair is left out twice in a row (unless N < 2B).
-
-A batch is put together from groups that the strategy chose and from pairs that were drawn at random, as
-`selection.hardness` says; then pairs that must not meet are moved apart.
+`selection.assembly` says who takes part and puts together batches from what the strategy chose; here one follows the
+other, the result is measured and written.
 
 Legend: n pairs, m batches, b batch size, c groups, k group size, d dimensions, r left over.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64, UInt64
 
-from selection.config import SelectionConfig
-from selection.errors import ConfigError
+from selection.alarms import alarms
+from selection.assembly import assemble, hold_back, take_all, take_part
+from selection.config import UNGUARDED, SelectionConfig
+from selection.duplicates import hash_rows, number_contents
 from selection.problem import Mapper, Problem
 from selection.progress import Progress, silent
-from selection.quality import measure_graph, measure_losses
+from selection.quality import measure
 from selection.schedule import Schedule, write_schedule
 from selection.strategies import STRATEGIES
+from selection.threads import thread_map
 
 Embeddings = tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "n d"]]
 
@@ -63,13 +64,16 @@ def make_schedule(
     seed: tuple[int, int],
     previous_leftover: Int64[np.ndarray, "r"],
     fields: Mapping[str, Any],
-    map_tasks: Mapper = map,
+    map_tasks: Mapper = thread_map,
     progress: Progress = silent,
+    previous_batches: Int64[np.ndarray, "m0 b0"] | None = None,
+    contents: UInt64[np.ndarray, "2 n"] | None = None,
 ) -> Schedule:
     """Choose batches and write the schedule to `folder`; `fields` is more for its manifest. See `choose`."""
     chosen = choose(
-        embeddings, batch_size, temperature, config, seed, previous_leftover, map_tasks, progress
-    )
+        embeddings, batch_size, temperature, config, seed, previous_leftover, map_tasks, progress,
+        previous_batches, contents,
+    )  # fmt: skip
     return write_schedule(folder, chosen.batches, chosen.leftover, {**chosen.fields, **fields})
 
 
@@ -80,8 +84,10 @@ def choose(
     config: SelectionConfig,
     seed: tuple[int, int] = (0, 1),
     previous_leftover: Int64[np.ndarray, "r"] | None = None,
-    map_tasks: Mapper = map,
+    map_tasks: Mapper = thread_map,
     progress: Progress = silent,
+    previous_batches: Int64[np.ndarray, "m0 b0"] | None = None,
+    contents: UInt64[np.ndarray, "2 n"] | None = None,
 ) -> Selection:
     """Choose batches by the strategy of `config`.
 
@@ -94,86 +100,55 @@ def choose(
         previous_leftover: ids that must be scheduled now.
         map_tasks: where sub-problems run.
         progress: told of every stage.
+        previous_batches: those of the round before, of the same pairs; only to tell how much of them has changed.
+        contents: hashes of what both sides of each pair hold, which tell duplicates; None takes equal embeddings for
+            equal contents.
 
     Raises:
-        ConfigError: there are fewer pairs than one batch, or B does not suit the settings.
+        ConfigError: there are fewer pairs than one batch, B does not suit the settings, or so many pairs are duplicates
+            or false negatives of each other that no batch can be formed.
     """
     U, V = embeddings
     hardness = config.hardness
     hardness.check_batch_size(batch_size)
+    hardness.check_strategy(config.strategy)
     rng = np.random.default_rng(seed)
     if previous_leftover is None:
         previous_leftover = np.empty(0, np.int64)
-    nodes, _ = hold_back(len(U), batch_size, previous_leftover, rng)
+    start = time.perf_counter()
+    numbers = _find_duplicates(embeddings, config, contents)
     num_random = hardness.num_random(batch_size, round_number=seed[1])
-    drawn = rng.choice(nodes, num_random * (len(nodes) // batch_size), replace=False)
-    others = np.setdiff1d(nodes, drawn)
+    if config.strategy in UNGUARDED:
+        roster = take_all(len(U))
+    else:
+        roster = take_part(numbers, batch_size, num_random, previous_leftover, rng)
+    seconds = {"duplicates_s": time.perf_counter() - start}
     problem = Problem(
-        _rows(U, others), _rows(V, others),
+        _rows(U, roster.chosen), _rows(V, roster.chosen),
         batch_size, hardness.cluster_size or batch_size - num_random,
-        temperature, config, seed, map_tasks, progress,
+        temperature, config, seed, map_tasks, progress, seconds, contents=numbers[roster.chosen],
     )  # fmt: skip
-    groups = STRATEGIES[config.strategy](problem) if len(others) else others.reshape(0, 1)
-    batches = pack(others[groups], drawn, batch_size, num_random, rng)
+    assembly = assemble(problem, STRATEGIES[config.strategy], roster, rng)
+    groups, batches = assembly.groups, assembly.batches
     with problem.timed("measure_s"):
-        quality = {
-            **measure_losses(U, V, batches, temperature, rng),
-            **measure_graph(problem, groups),
-        }
+        quality = measure(embeddings, batches, problem, groups, previous_batches, rng)
     fields = {
         "strategy": config.strategy,
         "seed": seed[0],
         "round": seed[1],
         "temperature": temperature,
+        "batch_size": batch_size,
+        "num_batches": len(batches),
         "num_random_per_batch": num_random,
         "group_size": problem.group_size,
+        "num_duplicates": int((numbers >= 0).any(axis=1).sum()),
+        "num_moved": assembly.num_moved,
+        "num_held_back": roster.num_held_back + assembly.num_held_back,
         "seconds": problem.seconds,
         **quality,
     }
+    fields["alarms"] = alarms(fields, config)
     return Selection(batches, np.setdiff1d(np.arange(len(U)), batches), fields)
-
-
-def hold_back(
-    num_pairs: int,
-    batch_size: int,
-    previous_leftover: Int64[np.ndarray, "r"],
-    rng: np.random.Generator,
-) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "r"]]:
-    """Divide the pair ids into those that are scheduled, a multiple of B, and N mod B that are left over.
-
-    Raises:
-        ConfigError: there are fewer pairs than one batch.
-    """
-    if num_pairs < batch_size:
-        raise ConfigError(
-            f"batch_size is {batch_size}, but there are only {num_pairs} pairs; "
-            "take a smaller batch or more pairs"
-        )
-    may_rest = np.setdiff1d(np.arange(num_pairs), previous_leftover)
-    num_leftover = num_pairs % batch_size
-    if len(may_rest) < num_leftover:  # only when N < 2B
-        may_rest = np.arange(num_pairs)
-    leftover = np.sort(rng.choice(may_rest, num_leftover, replace=False))
-    return np.setdiff1d(np.arange(num_pairs), leftover), leftover
-
-
-def pack(
-    groups: Int64[np.ndarray, "c k"],
-    drawn: Int64[np.ndarray, "r"],
-    batch_size: int,
-    num_random: int,
-    rng: np.random.Generator,
-) -> Int64[np.ndarray, "m b"]:
-    """Put together batches of groups that are taken at random, and of `num_random` of the `drawn` ids each.
-
-    When the strategy left nodes out there are fewer batches, and some of `drawn` find no place.
-    """
-    num_chosen = batch_size - num_random
-    if not num_chosen:
-        return drawn.reshape(-1, batch_size)
-    chosen = rng.permutation(groups, axis=0).reshape(-1, num_chosen)
-    extra = drawn[: len(chosen) * num_random].reshape(len(chosen), num_random)
-    return np.concatenate([chosen, extra], axis=1)
 
 
 def _rows(
@@ -181,3 +156,14 @@ def _rows(
 ) -> Float32[np.ndarray, "m d"]:
     """Those rows; no copy when it is all of them."""
     return embeddings if len(nodes) == len(embeddings) else embeddings[nodes]
+
+
+def _find_duplicates(
+    embeddings: Embeddings,
+    config: SelectionConfig,
+    contents: UInt64[np.ndarray, "2 n"] | None,
+) -> Int32[np.ndarray, "n 2"]:
+    """Numbers of shared contents; none when nobody looks for duplicates."""
+    if not config.hardness.looks_for_duplicates(config.strategy):
+        return np.full((len(embeddings[0]), 2), -1, np.int32)
+    return number_contents(hash_rows(*embeddings) if contents is None else contents)

@@ -22,6 +22,7 @@ class CheckpointEmbedder:
     Attributes:
         encoder: the encoder, for sides that come alone, such as queries.
         temperature: what the model had learned when the checkpoint was saved.
+        parts: the members of a sample that it embeds.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class CheckpointEmbedder:
         limit_threads(num_threads)
         weights, manifest = load_weights(checkpoint_folder)
         self.temperature: float = manifest["temperature"]
+        self.parts = encoder_config.u_part, encoder_config.v_part
         self.encoder = build_encoder(encoder_config, encoder_folder)
         encoder_weights = {
             name.removeprefix(_PREFIX): weight.float()

@@ -8,11 +8,11 @@ import ray
 
 from selection.config import EmbedConfig, SpectralConfig
 from selection.embed import embed_dataset
-from selection.embeddings import EmbeddingStore, load_embeddings
+from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
 from selection.errors import ConfigError, JobError
 from selection.partition import partition
 from selection.ray_tasks import ray_map, run_remote
-from selection.shards import build_index, expand_shards
+from selection.shards import ShardIndex, build_index, expand_shards
 from tests.conftest import unit_rows
 from tests.unit.selection.test_spectral import random_graph
 
@@ -28,6 +28,8 @@ def cluster():
 
 class LengthEmbedder:
     """u and v point where the numbers in the key say; needs no model."""
+
+    parts = "txt", "py"
 
     def __init__(self, crash_file: Path | None = None, off_sphere: bool = False) -> None:
         self._crash_file = crash_file
@@ -49,8 +51,6 @@ def index_folder(tiny_data, tmp_path):
 
 
 def embed(index_folder, folder, make_embedder):
-    from selection.shards import ShardIndex
-
     index = ShardIndex.open(index_folder)
     store = EmbeddingStore(folder, np.diff(index.shard_starts).tolist(), {"dtype": "float32"})
     seen = []
@@ -70,6 +70,13 @@ def test_rows_are_in_index_order_and_progress_ends(index_folder, tmp_path):
     (U, V), seen = embed(index_folder, tmp_path / "e", LengthEmbedder)
     np.testing.assert_allclose(U, expected_rows(330), atol=1e-6)
     np.testing.assert_allclose(V, -expected_rows(330), atol=1e-6)
+    parts = [
+        (sample["txt"], sample["py"])
+        for sample in ShardIndex.open(index_folder).read(np.arange(330))
+    ]
+    hashes = load_contents(tmp_path / "e").T.tolist()
+    assert len({(*part, *row) for part, row in zip(parts, hashes, strict=True)}) == len(set(parts))
+    assert len({tuple(row) for row in hashes}) == len(set(parts))
     assert seen[0] == (0, 330)
     assert seen[-1] == (330, 330)
 
@@ -89,7 +96,8 @@ def test_embeddings_off_the_sphere_are_our_own_error(index_folder, tmp_path):
 def test_finished_shards_are_not_made_again(index_folder, tmp_path):
     embed(index_folder, tmp_path / "e", LengthEmbedder)
     (tmp_path / "e" / "manifest.json").unlink()
-    (tmp_path / "e" / "shard-000001.npy").unlink()
+    for file in (tmp_path / "e").glob("*-000001.npy"):
+        file.unlink()
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "e").glob("*.npy")}
     embed(index_folder, tmp_path / "e", LengthEmbedder)
     assert times == {p: p.stat().st_mtime_ns for p in times}

@@ -58,6 +58,7 @@ def test_schedules(finished):
     assert second.manifest["embedding_step"] == STEPS_PER_ROUND
     assert second.manifest["staleness_steps"] == 0
     assert second.manifest["batch_loss"] > second.manifest["random_batch_loss"]
+    assert second.manifest["changed_pairs"] > 0.5  # those of round 0 were random
     assert len(first.leftover) == NUM_TRAIN % 8
     assert set(first.leftover.tolist()) <= set(np.asarray(second.batches).ravel().tolist())
 
@@ -84,6 +85,11 @@ def test_the_screen_shows_work_and_no_chatter(finished):
     for stage in ("index", "tokenizer", "embed train", "neighbors", "cluster", "embed heldout"):
         assert stage in result.stderr
     assert "held-out retrieval" in result.stdout
+    assert (
+        f"round 0  {STEPS_PER_ROUND} batches of 8, {NUM_TRAIN % 8} left over, by random"
+        in result.stdout
+    )
+    assert "batch changed for" in result.stdout
     assert result.stdout.count("  loss ") == len(losses(finished[0]))
     for noise in ("Traceback", "Warning", "raylet", "DeepSpeed", "(pid="):
         assert noise not in text

@@ -21,7 +21,12 @@ def finished(tmp_path):
         for number, fields in enumerate(losses):
             folder = schedule_folder(run_dir.schedules, number)
             ids = np.arange(4).reshape(2, 2)
-            write_schedule(folder, ids, np.empty(0, int), {"round": number, "seed": 0, **fields})
+            write_schedule(
+                folder,
+                ids,
+                np.empty(0, int),
+                {"strategy": strategy, "round": number, "seed": 0, **fields},
+            )
             values = {f"{d}/{m}": mrr + number for d in ("u_to_v", "v_to_u") for m in METRICS}
             append_line(run_dir.results, {"round": number, "step": 10 * (number + 1), **values})
         for seconds in (3.0, 4.0):
@@ -34,12 +39,13 @@ def finished(tmp_path):
 
 
 def test_summary_adds_up_what_was_written(finished):
-    chosen = {"batch_loss": 3.0, "random_batch_loss": 2.0}
+    chosen = {"batch_loss": 3.0, "random_batch_loss": 2.0, "alarms": ["collapsed"]}
     summary = summarize(finished("a", "spectral", 0.25, [{}, chosen, chosen]))
     assert summary.hardness == (3.0, 2.0)
     assert summary.selection_s == 2.0
     assert summary.learning_s == 9.0
     assert summary.num_steps == 30
+    assert summary.num_alarms == 2
     assert [r["u_to_v/mrr"] for r in summary.rounds] == [0.25, 1.25, 2.25]
 
 
@@ -54,6 +60,7 @@ def test_table_has_a_column_per_run(finished):
     assert table["MRR u -> v"] == ["0.1000", "1.2000"]
     assert table["MRR u -> v after round 1"] == ["", "1.2000"]
     assert table["loss of its batches / of random ones"] == ["1 (random)", "3.000 / 2.000 = 1.50"]
+    assert table["alarms"] == ["0", "0"]
     lines = to_text(rows).splitlines()
     assert len({len(line) for line in lines}) == 1
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from launcher.cli import main
+from selection import select_batches
 from selection.schedule import open_schedule
 from tests.conftest import planted_pairs
 
@@ -43,6 +44,18 @@ def test_random_needs_no_graph(files):
     assert open_schedule(files / "s").manifest["strategy"] == "random"
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_same_batches_as_from_python(files, dtype):
+    U, V = (np.load(files / name).astype(dtype) for name in ("U.npy", "V.npy"))
+    np.save(files / "U.npy", U)
+    np.save(files / "V.npy", V)
+    assert select(files, "--seed", "3") == 0
+    chosen = select_batches(U, V, batch_size=8, seed=3)
+    schedule = open_schedule(files / "s")
+    np.testing.assert_array_equal(schedule.batches, chosen.batches)
+    assert schedule.manifest["batch_loss"] == chosen.fields["batch_loss"]
+
+
 def save_bad_rows(files):
     U = np.load(files / "U.npy")
     U[3], U[5] = 0, np.nan
@@ -55,14 +68,24 @@ def save_bad_rows(files):
         ([], ("absent.npy",), "no such file"),
         ([], ("text.npy",), "not a .npy file"),
         ([], ("objects.npy",), "not a .npy file"),
-        ([], ("ids.npy",), "holds int64 of shape (4,)"),
-        ([], ("bad.npy",), "row 3 has norm 0, expected 1, as have 2 of 200 rows"),
+        ([], ("ids.npy",), "ids.npy: holds int64 of shape (4,)"),
+        ([], ("bad.npy",), "row 3 is zero or not finite (norm 0), one of 2 such rows among 200"),
+        (
+            [],
+            ("U.npy", "long.npy"),
+            "long.npy: row 0 is not on the unit sphere (norm 2), one of 200 such",
+        ),
         ([], ("U.npy", "short.npy"), "has shape (7, 16), but"),
         (["--set", "graph.neighbors=3"], ("U.npy",), "did you mean 'num_neighbors'"),
         (["--set", "hardness.cluster_size=3"], ("U.npy",), "must divide --batch-size (8)"),
         (["--strategy", "best"], ("U.npy",), "strategy: got 'best'"),
         (["--temperature", "0"], ("U.npy",), "temperature: got 0.0"),
         (["--batch-size", "201"], ("U.npy",), "only 200 pairs"),
+        (
+            ["--batch-size", "1"],
+            ("U.npy",),
+            "--batch-size: is 1, but must be a whole number, at least 2",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(files, capsys, arguments, names, message):
@@ -71,6 +94,7 @@ def test_mistakes_are_one_line_and_status_2(files, capsys, arguments, names, mes
     np.save(files / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(files / "ids.npy", np.arange(4))
     np.save(files / "short.npy", np.load(files / "U.npy")[:7])
+    np.save(files / "long.npy", np.load(files / "U.npy") * 2)
     assert select(files, *arguments, names=names) == 2
     text = capsys.readouterr().err.strip()
     assert message in text

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from selection.affinity import build_affinity
+from selection.affinity import build_affinity, linked
 from selection.config import GraphConfig
-from selection.knn import find_neighbors
+from selection.knn import Neighbors, find_neighbors
 
 BATCH_SIZE, TEMPERATURE = 32, 0.1
 
@@ -34,6 +34,40 @@ def test_links_are_the_union_of_both_directions(graph):
     for ids in (neighbors.v_of_u, neighbors.u_of_v):
         expected[np.arange(len(ids))[:, None], ids] = True
     np.testing.assert_array_equal(affinity.toarray() != 0, expected | expected.T)
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+@pytest.mark.parametrize("first_rank", [0, 3])
+def test_links_are_the_rank_window_of_b3(random_pairs, first_rank, mutual):
+    """Ranks p .. p + K of each direction, and of those, when they must be mutual, the ones that go both ways."""
+    U, V = (side[:60].astype(np.float64) for side in random_pairs)
+    config = GraphConfig(num_neighbors=5, first_rank=first_rank, mutual=mutual)
+    neighbors = find_neighbors(*(side[:60] for side in random_pairs), config)
+    expected = np.zeros((60, 60), bool)
+    for queries, base in ((U, V), (V, U)):
+        similarities = queries @ base.T
+        np.fill_diagonal(similarities, -np.inf)
+        ranks = np.argsort(np.argsort(-similarities, axis=1), axis=1)
+        arcs = (ranks >= first_rank) & (ranks < first_rank + 5)
+        expected |= arcs & arcs.T if mutual else arcs | arcs.T
+    found = build_affinity(
+        *(side[:60] for side in random_pairs), neighbors, BATCH_SIZE, TEMPERATURE
+    )
+    np.testing.assert_array_equal(found.toarray() != 0, expected)
+    assert neighbors.v_of_u.shape == (60, 5 + first_rank)  # who looks for false negatives sees all
+
+
+def test_a_window_beyond_all_ranks_is_an_empty_graph(random_pairs):
+    pairs = [side[:20] for side in random_pairs]
+    neighbors = find_neighbors(*pairs, GraphConfig(num_neighbors=5, first_rank=19, mutual=True))
+    assert build_affinity(*pairs, neighbors, BATCH_SIZE, TEMPERATURE).nnz == 0
+
+
+def test_neighbors_that_were_not_found_are_not_mutual():
+    unknown = np.array([[-1, 1], [-1, 0], [-1, 0]], np.int32)
+    nothing = np.full((3, 2), -1, np.int32)
+    mutual = linked(Neighbors(unknown, nothing, 1.0, mutual=True))
+    assert mutual.v_of_u.tolist() == [[-1, 1], [-1, 0], [-1, -1]]
 
 
 def test_weights_equal_the_formula(graph, random_pairs):

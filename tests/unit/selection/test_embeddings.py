@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 
-from selection.embeddings import EmbeddingStore, load_embeddings
+from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
 from selection.errors import ArtifactError, JobError
 from tests.conftest import unit_rows
 
 INPUTS = {"index": "i", "checkpoint": "c", "dtype": "float32"}
 SIZES = [3, 0, 4]
+CONTENTS = np.arange(14, dtype=np.uint64).reshape(2, 7) << np.uint64(60)
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def fill(store, pairs, shards=(0, 2)):
     for shard in shards:
         start = sum(SIZES[:shard])
         rows = slice(start, start + SIZES[shard])
-        store.write_shard(shard, pairs[0][rows], pairs[1][rows])
+        store.write_shard(shard, pairs[0][rows], pairs[1][rows], CONTENTS[:, rows])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("float16", 1e-3)])
@@ -31,6 +32,7 @@ def test_shards_come_back_in_order(tmp_path, pairs, dtype, tolerance):
     for loaded, side in zip(load_embeddings(tmp_path / "e"), pairs, strict=True):
         assert loaded.dtype == np.float32
         np.testing.assert_allclose(loaded, side, atol=tolerance)
+    np.testing.assert_array_equal(load_contents(tmp_path / "e"), CONTENTS)
 
 
 def test_finished_shards_survive_a_crash(tmp_path, pairs):
@@ -39,8 +41,16 @@ def test_finished_shards_survive_a_crash(tmp_path, pairs):
     assert again.missing_shards() == [2]
     with pytest.raises(ArtifactError, match="1 shards have no embeddings"):
         again.complete()
-    with pytest.raises(ArtifactError, match="found no manifest"):
-        load_embeddings(tmp_path / "e")
+    for load in (load_embeddings, load_contents):
+        with pytest.raises(ArtifactError, match="found no manifest"):
+            load(tmp_path / "e")
+
+
+def test_a_shard_without_hashes_is_not_finished(tmp_path, pairs):
+    store = EmbeddingStore(tmp_path / "e", SIZES, INPUTS)
+    fill(store, pairs)
+    (tmp_path / "e" / "contents-000002.npy").unlink()
+    assert store.missing_shards() == [2]
 
 
 def test_shards_of_another_checkpoint_are_thrown_away(tmp_path, pairs):
@@ -55,5 +65,5 @@ def test_rows_off_the_unit_sphere_are_refused(tmp_path, pairs, bad):
     U = pairs[0][:3].copy()
     U[1] *= bad
     with pytest.raises(JobError, match="row 1 of shard 0"):
-        store.write_shard(0, U, pairs[1][:3])
+        store.write_shard(0, U, pairs[1][:3], CONTENTS[:, :3])
     assert store.missing_shards() == [0, 2]

@@ -18,6 +18,7 @@ def test_round_trip(schedule, tmp_path):
     np.testing.assert_array_equal(again.batches, schedule.batches)
     np.testing.assert_array_equal(again.leftover, schedule.leftover)
     assert again.manifest["num_pairs"] == 26
+    assert not again.manifest["ids_repeat"]
     assert again.content_hash == schedule.content_hash
 
 
@@ -33,6 +34,29 @@ def test_ids_that_repeat_or_are_missing(tmp_path, batches, leftover, message):
     with pytest.raises(ValueError, match=message):
         write_schedule(tmp_path / "s", np.array(batches), np.array(leftover), FIELDS)
     assert not (tmp_path / "s").exists()
+
+
+ALL = {**FIELDS, "strategy": "all"}
+
+
+def test_batches_of_all_share_ids(tmp_path):
+    batches = np.array([[0, 1], [0, 2], [1, 2]])
+    schedule = write_schedule(tmp_path / "s", batches, np.array([3]), ALL)
+    assert schedule.manifest["ids_repeat"]
+    assert schedule.manifest["num_pairs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("batches", "leftover", "message"),
+    [
+        ([[0, 1], [2, 2]], [3], "batch 1 holds an id twice"),
+        ([[0, 1], [0, 2]], [2], "id 2 is scheduled 2 times"),
+        ([[0, 1], [0, 4]], [3], "expected 0 to 3"),
+    ],
+)
+def test_batches_of_all_that_are_wrong(tmp_path, batches, leftover, message):
+    with pytest.raises(ValueError, match=message):
+        write_schedule(tmp_path / "s", np.array(batches), np.array(leftover), ALL)
 
 
 def test_another_round_is_refused(schedule, tmp_path):

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selection.assembly import hold_back, pack
 from selection.config import HardnessConfig, SelectionConfig, SpectralConfig
 from selection.errors import ConfigError
-from selection.select import hold_back, make_random_schedule, make_schedule, pack
+from selection.select import make_random_schedule, make_schedule
 from tests.conftest import planted_pairs
 
 NOTHING = np.empty(0, np.int64)
@@ -96,9 +97,9 @@ def test_packing_keeps_clusters_together():
     assert not np.array_equal(batches, clusters.reshape(-1, 6))
 
 
-def test_exact_sweeps_make_harder_batches(tmp_path, clustered):
-    def loss(exact_sweeps):
-        spectral = SpectralConfig(exact_sweeps=exact_sweeps, affinity_share=0)
+def test_swaps_make_harder_batches(tmp_path, clustered):
+    def loss(swap_sweeps):
+        spectral = SpectralConfig(swap_sweeps=swap_sweeps, affinity_share=0)
         config = SelectionConfig(spectral=spectral)
         return make_schedule(
             tmp_path / "s", clustered, 12, 0.1, config, (0, 1), NOTHING, {}

@@ -33,6 +33,7 @@ def test_it_embeds_as_the_model_does(model, checkpoint, encoder_config, encoder_
     assert np.array_equal(U, u.detach().numpy())
     assert np.array_equal(V, v.detach().numpy())
     assert math.isclose(embedder.temperature, 0.07)
+    assert embedder.parts == (encoder_config.u_part, encoder_config.v_part)
 
 
 def test_bfloat16_weights_are_computed_with_in_float32(

@@ -1,0 +1,184 @@
+"""The multilevel graph partitioners that peers use, through their own packages.
+
+Both coarsen the graph, cut the small one and refine the cut on the way back, on one machine. They are given the
+affinity as integers and asked for N / B parts of B nodes. Neither promises exact sizes on a weighted graph, so what is
+over is moved: first the nodes with the least affinity inside their part, each to where it has most.
+
+METIS (Karypis and Kumar 1998) is what B3 (arXiv 2505.11293) runs, direct k-way on edges without weights. Its recipe is
+`metis.recursive=false`, `graph.mutual=true`, `graph.first_rank=30`, `graph.num_neighbors=100` and small clusters that
+are packed, `hardness.cluster_size=32`. Where B3 fills short parts with arbitrary nodes, some of them twice, here each
+is in one place.
+KaMinPar (Gottesbueren et al. 2021, github.com/KaHIP/KaMinPar) is made for many parts.
+
+Both are deterministic: METIS has one thread, and KaMinPar is given one unless the configuration says otherwise. Both
+copy the graph with 64-bit numbers, about 16 bytes per entry and as many for the coarser ones; KaMinPar's copy goes
+through a temporary file of that size.
+
+Legend: n nodes, e entries of the affinity, c groups, k group size, o nodes that are too many in their part.
+"""
+
+import importlib
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Int64
+
+from selection.config import KaminparConfig, MetisConfig
+from selection.errors import ConfigError
+from selection.problem import Problem
+
+_FEWEST_FOR_KWAY = 64  # with groups of 32, k-way captured half of what bisection did
+_LARGEST_WEIGHT = 1000
+_PARHIP_HEADER_BYTES = 24
+_PARHIP_NO_NODE_WEIGHTS = 2
+
+
+def metis(problem: Problem) -> Int64[np.ndarray, "c k"]:
+    """METIS on the affinity, mended to exact sizes.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    affinity, group_size = problem.affinity, problem.group_size
+    with problem.timed("partition_s"):
+        parts = metis_parts(affinity, group_size, problem.config.metis, _seed(problem))
+        return mended(affinity, parts, group_size)
+
+
+def kaminpar(problem: Problem) -> Int64[np.ndarray, "c k"]:
+    """KaMinPar on the affinity with exact limits, mended should a part be too small.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    affinity, group_size = problem.affinity, problem.group_size
+    with problem.timed("partition_s"):
+        parts = kaminpar_parts(affinity, group_size, problem.config.kaminpar, _seed(problem))
+        return mended(affinity, parts, group_size)
+
+
+def metis_parts(
+    affinity: sp.csr_array, group_size: int, config: MetisConfig, seed: int
+) -> Int64[np.ndarray, "n"]:
+    """The part of each node, as METIS cuts; sizes are near `group_size`.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    engine = require("metis", "pymetis")
+    bisects = group_size < _FEWEST_FOR_KWAY if config.recursive is None else config.recursive
+    _, parts = engine.part_graph(
+        affinity.shape[0] // group_size,
+        adjacency=engine.CSRAdjacency(affinity.indptr, affinity.indices),
+        eweights=integers(affinity),
+        recursive=bisects,
+        options=engine.Options(seed=seed),
+    )
+    return np.asarray(parts, np.int64)
+
+
+def kaminpar_parts(
+    affinity: sp.csr_array, group_size: int, config: KaminparConfig, seed: int
+) -> Int64[np.ndarray, "n"]:
+    """The part of each node, as KaMinPar cuts with at most `group_size` nodes in a part.
+
+    Its Python package reads a graph from a file alone; the binary one needs no line per node.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    engine = require("kaminpar", "kaminpar")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.parhip"
+        _write_parhip(path, affinity)
+        graph = engine.load_graph(str(path), engine.GraphFileFormat.PARHIP)
+    engine.reseed(seed)
+    context = getattr(engine, f"{config.preset}_context")()
+    limits = [group_size] * (affinity.shape[0] // group_size)
+    parts = engine.KaMinPar(config.num_threads, context).compute_partition(graph, limits)
+    return np.asarray(parts, np.int64)
+
+
+def _write_parhip(path: Path, affinity: sp.csr_array) -> None:
+    """The graph in ParHIP's binary format, 64 bits for everything, as KaMinPar's `parhip_parser.cc` reads it."""
+    num_nodes, num_entries = affinity.shape[0], affinity.nnz
+    header = np.array([_PARHIP_NO_NODE_WEIGHTS, num_nodes, num_entries], np.uint64)
+    first_bytes = _PARHIP_HEADER_BYTES + 8 * (num_nodes + 1) + 8 * affinity.indptr.astype(np.uint64)
+    with path.open("wb") as file:
+        for array in (header, first_bytes, affinity.indices.astype(np.uint64), integers(affinity)):
+            array.tofile(file)
+
+
+def integers(affinity: sp.csr_array) -> Int64[np.ndarray, "e"]:
+    """The weights as whole numbers from 1 to 1000."""
+    scale = _LARGEST_WEIGHT / affinity.data.max(initial=1e-30)
+    return np.maximum(1, np.rint(affinity.data * scale)).astype(np.int64)
+
+
+def mended(
+    affinity: sp.csr_array, parts: Int64[np.ndarray, "n"], group_size: int
+) -> Int64[np.ndarray, "c k"]:
+    """Groups of exactly `group_size`, from parts of about that size.
+
+    In a part that is too large the nodes with the least affinity inside leave. Each goes to the part with room to which
+    it has most affinity, the strongest ties first; who has none goes where there is room.
+    """
+    num_parts = len(parts) // group_size
+    over = _over(affinity, parts, group_size)
+    parts = parts.copy()
+    parts[over] = num_parts  # none
+    room = np.append(group_size - np.bincount(parts, minlength=num_parts + 1)[:num_parts], 0)
+    ones = np.ones(len(parts), np.float32)
+    one_hot = sp.csr_array((ones, (np.arange(len(parts)), parts)), (len(parts), num_parts + 1))
+    ties = sp.csr_array(affinity[over] @ one_hot).tocoo()
+    strongest_first = np.argsort(np.negative(ties.data), kind="stable")
+    rows, columns = (places[strongest_first] for places in ties.coords)
+    seats = _seat(rows, columns, len(over), room)
+    seats[seats < 0] = np.repeat(np.arange(num_parts + 1), room)
+    parts[over] = seats
+    return np.argsort(parts, kind="stable").reshape(num_parts, group_size)
+
+
+def _over(
+    affinity: sp.csr_array, parts: Int64[np.ndarray, "n"], group_size: int
+) -> Int64[np.ndarray, "o"]:
+    """The nodes that are too many in their part, those with the least affinity inside it."""
+    rows = np.repeat(np.arange(len(parts)), np.diff(affinity.indptr))
+    is_inside = parts[rows] == parts[affinity.indices]
+    inside = np.bincount(rows[is_inside], affinity.data[is_inside], minlength=len(parts))
+    order = np.lexsort((np.negative(inside), parts))  # by part, the closest first
+    first_place = np.searchsorted(parts[order], parts[order])
+    return order[np.arange(len(parts)) - first_place >= group_size]
+
+
+@numba.njit(cache=True)
+def _seat(rows, columns, num_rows, room):
+    """Give each row the first of its columns, in the order given, that has room; -1 is none. Takes from `room`."""
+    seats = np.full(num_rows, -1, np.int64)
+    for row, column in zip(rows, columns):  # noqa: B905  # numba knows no strict
+        if seats[row] < 0 and room[column] > 0:
+            seats[row] = column
+            room[column] -= 1
+    return seats
+
+
+def require(strategy: str, package: str) -> ModuleType:
+    """Import the package that a strategy needs.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ConfigError(
+            f"strategy: {strategy} needs the package {package}; pip install 'coterie[bench]'"
+        ) from None
+
+
+def _seed(problem: Problem) -> int:
+    return int(problem.rng().integers(1 << 31))
