@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from launcher.config import apply_override, validate
-from selection.artifacts import MANIFEST
+from selection.artifacts import has_manifest
+from selection.checks import check_batch_size, check_pairs, unit_rows
 from selection.config import SelectionConfig
 from selection.errors import ArtifactError, ConfigError
 from selection.progress import Progress
 from selection.schedule import Schedule
 from selection.select import make_schedule
-
-NORM_TOLERANCE = 1e-2  # float16 costs a tenth of it
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,12 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
     for setting in request.settings:
         apply_override(values, setting)
     config = validate(SelectionConfig, values, source="select")
-    config.hardness.check_batch_size(request.batch_size, "--batch-size")
-    if request.out.exists() and not (request.out / MANIFEST).is_file():
+    check_batch_size(request.batch_size, config, "--batch-size")
+    if request.out.exists() and not has_manifest(request.out):
         raise ConfigError(f"--out: {request.out} exists and is no schedule; choose another folder")
     U = read_embeddings(request.u_file)
     V = U if request.v_file is None else read_embeddings(request.v_file)
-    if U.shape != V.shape:
-        raise ConfigError(
-            f"{request.v_file}: has shape {V.shape}, but {request.u_file} has {U.shape}; "
-            "row i of both must be pair i"
-        )
+    check_pairs(U, V, str(request.u_file), str(request.v_file))
     return make_schedule(
         request.out,
         (U, V),
@@ -68,7 +63,7 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
 
 
 def read_embeddings(path: Path) -> Float32[np.ndarray, "n d"]:
-    """The rows of a `.npy` file of float16 or float32, as float32.
+    """The rows of a `.npy` file as float32; a float32 file is mapped into memory, another one is copied.
 
     Raises:
         ArtifactError: it is absent, of another kind, or a row is not on the unit sphere.
@@ -79,22 +74,7 @@ def read_embeddings(path: Path) -> Float32[np.ndarray, "n d"]:
         raise ArtifactError(f"{path}: no such file; give a .npy file of embeddings") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not a .npy file ({error}); save it with numpy.save") from None
-    if array.ndim != 2 or array.dtype not in (np.float16, np.float32):
-        raise ArtifactError(
-            f"{path}: holds {array.dtype} of shape {array.shape}, expected float16 or float32 "
-            "of shape (pairs, dimensions)"
-        )
-    rows = np.ascontiguousarray(array, np.float32)
-    _check_unit_rows(path, rows)
-    return rows
-
-
-def _check_unit_rows(path: Path, rows: Float[np.ndarray, "n d"]) -> None:
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    off = ~(np.abs(norms - 1) <= NORM_TOLERANCE)  # also true for NaN
-    if off.any():
-        first = int(off.argmax())
-        raise ArtifactError(
-            f"{path}: row {first} has norm {norms[first]:g}, expected 1, as have {int(off.sum()):,} of "
-            f"{len(rows):,} rows; divide each row by its norm, and leave out rows that are zero or NaN"
-        )
+    try:
+        return unit_rows(array, str(path))
+    except ConfigError as error:
+        raise ArtifactError(str(error)) from None
