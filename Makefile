@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DATA := data/code-search
 RUNS := runs/quickstart-random runs/quickstart-spectral
 
-.PHONY: help install quickstart test test-slow lint type clean
+.PHONY: help install quickstart test test-slow bench-selection lint type clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch setuptools wheel ninja numpy
 	$(PIP) --no-build-isolation deepspeed
-	$(PIP) --no-build-isolation -e '.[cpu,dev]'
+	$(PIP) --no-build-isolation -e '.[cpu,bench,dev]'
 	@touch $@
 
 quickstart: install  ## random batches against chosen ones, on real data, in a few minutes
@@ -40,6 +40,9 @@ test: install  ## the default tests, under 8 minutes on 2 cores
 
 test-slow: install  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+bench-selection: install  ## all strategies on the same graphs; writes benchmarks/results
+	$(BIN)/python -m benchmarks.selection
 
 lint: install  ## style, spelling, and the direction of imports
 	ruff check .

@@ -1,0 +1,231 @@
+"""Every strategy on the same embeddings and the same graph: quality of the batches, seconds, memory.
+
+    make bench-selection                                    # a quick table, about ten minutes
+    python -m benchmarks.selection --size full              # N up to 10^6, hours
+    python -m benchmarks.selection --data code-search:data/code-search --batch-sizes 64
+
+Data sets: `equal:N`, `power:N`, `none:N` are mixtures (`benchmarks/datasets.py`), `code-search:FOLDER` takes TF-IDF
+embeddings of what `coterie dataset code-search FOLDER` wrote, `run:FOLDER` the newest embeddings of a run. Neighbours
+are found once per data set, with `--faiss` also by FAISS alone; every strategy then runs in a process of its own, with
+the settings that are Coterie's defaults. Writes results/selection-NAME.{json,md,png}.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from benchmarks.datasets import code_search, mixture
+from benchmarks.plots import plot_strategies
+from selection.config import GraphConfig
+from selection.embeddings import load_embeddings
+from selection.knn import Neighbors, find_neighbors
+
+RESULTS = Path(__file__).parent / "results"
+LARGEST_BATCH = 256  # N is cut to a multiple, so that every batch size divides it
+SCALABLE = [
+    "random", "osgd", "rcm", "random_walk", "kmeans", "metis", "metis:recursive",
+    "kaminpar:largek", "kaminpar:default", "kaminpar:strong", "spectral",
+]  # fmt: skip
+DENSE = ["paper_spectral"]  # 2,560 nodes at a time, too slow for more than this many pairs
+MOST_DENSE = 100_000
+PEERS = ("metis", "kaminpar")
+COLUMNS = (
+    "strategy", "exact", "used", "captured", "loss", "p5", "p95", "graph s", "partition s", "peak MiB",
+    "peak / (U, V, graph)",
+)  # fmt: skip
+PACKAGES = ("numpy", "scipy", "numba", "faiss-cpu", "pymetis", "kaminpar")
+SIZES: dict[str, dict[str, Any]] = {
+    "quick": {"data": ["equal:10000", "power:10000", "none:10000"], "batch_sizes": [32, 64, 256]},
+    "full": {
+        "data": [f"{kind}:{n}" for n in (10_000, 100_000, 1_000_000) for kind in ("equal", "power")]
+        + ["none:10000", "none:100000"],
+        "batch_sizes": [32, 64, 256],
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="quick")
+    parser.add_argument("--data", nargs="+")
+    parser.add_argument("--batch-sizes", nargs="+", type=int)
+    parser.add_argument("--strategies", nargs="+")
+    parser.add_argument("--faiss", action="store_true", help="time the search by FAISS alone, too")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--name", help="of the result files (default: the size)")
+    args = parser.parse_args()
+    plan = SIZES[args.size]
+    rows: list[dict[str, Any]] = []
+    for data in args.data or plan["data"]:
+        with tempfile.TemporaryDirectory() as folder:
+            found = prepare(data, Path(folder), args.faiss)
+            for batch_size in args.batch_sizes or plan["batch_sizes"]:
+                names = args.strategies or SCALABLE + DENSE * (found["num_pairs"] <= MOST_DENSE)
+                for name in names:
+                    case = run_case(Path(folder), name, batch_size, args.repeats)
+                    rows.append(
+                        {"data": data, "batch_size": batch_size, "strategy": name, **found, **case}
+                    )
+                    print(f"{data}  B = {batch_size}  {name}: {summary(rows[-1])}", flush=True)
+                report(rows, args.name or args.size)
+
+
+def prepare(data: str, folder: Path, with_faiss: bool) -> dict[str, Any]:
+    """Write embeddings and neighbours to `folder`; say how long they took beside FAISS alone."""
+    kind, _, value = data.partition(":")
+    if kind == "code-search":
+        U, V = code_search(Path(value))
+    elif kind == "run":
+        U, V = load_embeddings(sorted(Path(value).glob("embeddings/train-*"))[-1])
+    else:
+        U, V = mixture(kind, int(value))
+    num_pairs = len(U) // LARGEST_BATCH * LARGEST_BATCH
+    U, V = U[:num_pairs], V[:num_pairs]
+    start = time.perf_counter()
+    neighbors = find_neighbors(U, V, GraphConfig())
+    seconds = time.perf_counter() - start
+    for name, rows in (
+        ("U", U),
+        ("V", V),
+        ("v_of_u", neighbors.v_of_u),
+        ("u_of_v", neighbors.u_of_v),
+    ):
+        np.save(folder / f"{name}.npy", rows)
+    alone = {"faiss_s": search_with_faiss(U, V, neighbors)} if with_faiss else {}
+    return {
+        **alone,
+        "num_pairs": num_pairs,
+        "dim": U.shape[1],
+        "index": neighbors.index,
+        "recall": neighbors.recall,
+        "neighbors_s": seconds,
+    }
+
+
+def search_with_faiss(U: np.ndarray, V: np.ndarray, neighbors: Neighbors) -> float:
+    """Seconds of the same search written by hand: an index per direction, the same cells and probes, one call."""
+    k = neighbors.v_of_u.shape[1] + 1
+    start = time.perf_counter()
+    for direction, (queries, base) in enumerate(((U, V), (V, U))):
+        dim = base.shape[1]
+        index = faiss.IndexFlatIP(dim)
+        if neighbors.index == "ivf":
+            num_cells = int(4 * len(base) ** 0.5)
+            index = faiss.IndexIVFFlat(index, dim, num_cells, faiss.METRIC_INNER_PRODUCT)
+            index.cp.max_points_per_centroid, index.cp.spherical = 64, True
+            index.train(base)
+            index.nprobe = neighbors.num_probes[direction]
+        index.add(base)
+        index.search(queries, k)
+    return time.perf_counter() - start
+
+
+def run_case(folder: Path, name: str, batch_size: int, repeats: int) -> dict[str, Any]:
+    """What `selection_case.py` prints; an error becomes a row that says so."""
+    command = [sys.executable, "-m", "benchmarks.selection_case", str(folder), name]
+    result = subprocess.run(
+        [*command, str(batch_size), str(repeats)], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        return {"error": result.stderr.strip().splitlines()[-1]}
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def summary(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return row["error"]
+    return (
+        f"captured {row['captured']:.4f}, loss {row['loss']:.4f}, "
+        f"{statistics.median(row['partition_s']):.2f} s, {row['peak_bytes'] / 2**20:,.0f} MiB"
+    )
+
+
+def report(rows: list[dict[str, Any]], name: str) -> None:
+    """Write the rows, a table and a plot."""
+    RESULTS.mkdir(exist_ok=True)
+    machine = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+    path = RESULTS / f"selection-{name}"
+    path.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    path.with_suffix(".md").write_text(to_markdown(rows, machine))
+    plot_strategies(rows, path.with_suffix(".png"))
+
+
+def to_markdown(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
+    """A table per data set and batch size, and how `spectral` compares with the best peer."""
+    lines = ["# Strategies side by side", "", ", ".join(f"{k} {v}" for k, v in machine.items())]
+    for key in dict.fromkeys((row["data"], row["batch_size"]) for row in rows):
+        group = [row for row in rows if (row["data"], row["batch_size"]) == key]
+        first = group[0]
+        lines += [
+            "",
+            f"## {key[0]}, B = {key[1]}",
+            "",
+            describe_neighbors(first),
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            "|---" * len(COLUMNS) + "|",
+            *(table_line(row) for row in group),
+            "",
+            *compare_with_peers(group),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def describe_neighbors(row: dict[str, Any]) -> str:
+    line = (
+        f"{row['num_pairs']:,} pairs, d = {row['dim']}; neighbours by {row['index']} in {row['neighbors_s']:.1f} s, "
+        f"recall {row['recall']:.3f}"
+    )
+    if "faiss_s" in row:
+        line += f", {row['neighbors_s'] / row['faiss_s']:.2f} times FAISS alone"
+    return line
+
+
+def table_line(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"| {row['strategy']} | {row['error']} |" + " |" * 9
+    return (
+        f"| {row['strategy']} | {row['exact_share']:.0%} | {row['used_share']:.1%} | {row['captured']:.4f} "
+        f"| {row['loss']:.4f} | {row['loss_p5']:.3f} | {row['loss_p95']:.3f} | {row['stages_s']['affinity_s']:.2f} "
+        f"| {statistics.median(row['partition_s']):.2f} | {row['peak_bytes'] / 2**20:,.0f} "
+        f"| {row['peak_bytes'] / row['data_bytes']:.2f} |"
+    )
+
+
+def compare_with_peers(group: list[dict[str, Any]]) -> list[str]:
+    """One line: captured affinity, loss and seconds of `spectral` relative to METIS and KaMinPar."""
+    rows = {row["strategy"]: row for row in group if "error" not in row}
+    peers = [row for name, row in rows.items() if name.split(":")[0] in PEERS]
+    if not peers or "spectral" not in rows or "metis" not in rows:
+        return []
+    ours = rows["spectral"]
+    seconds = {name: statistics.median(row["partition_s"]) for name, row in rows.items()}
+    line = (
+        f"spectral against the best peer: captured {ours['captured'] / max(p['captured'] for p in peers):.3f}, "
+        f"loss {ours['loss'] / max(p['loss'] for p in peers):.4f}; seconds against METIS k-way "
+        f"{seconds['spectral'] / seconds['metis']:.2f}"
+    )
+    if "kaminpar:largek" in seconds:
+        line += f", against KaMinPar largek {seconds['spectral'] / seconds['kaminpar:largek']:.2f}"
+    return [line + "."]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""One strategy on one graph, in a process of its own so that its memory can be measured; see `selection.py` here.
+
+    python benchmarks/selection_case.py FOLDER STRATEGY BATCH_SIZE REPEATS
+
+FOLDER holds U.npy, V.npy, v_of_u.npy and u_of_v.npy of a number of pairs that the batch size divides. A variant follows
+the strategy's name, as in `kaminpar:strong` or `metis:recursive`. Prints one line of JSON.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets import mixture
+from selection.config import SelectionConfig
+from selection.knn import Neighbors
+from selection.problem import Problem
+from selection.quality import batch_losses, captured_affinity
+from selection.select import choose
+from selection.strategies import STRATEGIES
+from selection.threads import num_threads, one_blas_thread, thread_map
+
+TEMPERATURE = 0.07
+_MOST_BATCHES_JUDGED = 4096
+
+
+def main() -> None:
+    folder, name, batch_size, repeats = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
+    config = strategy_config(name)
+    choose(
+        mixture("equal", 40 * batch_size), batch_size, TEMPERATURE, config
+    )  # Numba compiles here
+    U, V, v_of_u, u_of_v = (
+        np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("U", "V", "v_of_u", "u_of_v")
+    )
+    problem = Problem(U, V, batch_size, batch_size, TEMPERATURE, config, (0, 1), thread_map)
+    problem.__dict__["neighbors"] = Neighbors(
+        v_of_u, u_of_v, 1.0
+    )  # they were found once for all strategies
+    affinity = problem.affinity
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        batches = STRATEGIES[config.strategy](problem)
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    graph_bytes = affinity.data.nbytes + affinity.indices.nbytes + affinity.indptr.nbytes
+    few = batches[np.random.default_rng(0).permutation(len(batches))[:_MOST_BATCHES_JUDGED]]
+    with one_blas_thread():
+        losses = batch_losses(U, V, few, TEMPERATURE)
+    result: dict[str, Any] = {
+        "partition_s": seconds,
+        "stages_s": problem.seconds,
+        "exact_share": float(batches.shape[1] == batch_size),
+        "used_share": len(np.unique(batches)) / len(U),
+        "captured": captured_affinity(affinity, batches),
+        "loss": float(losses.mean()),
+        "loss_p5": float(np.percentile(losses, 5)),
+        "loss_p95": float(np.percentile(losses, 95)),
+        "peak_bytes": peak,
+        "data_bytes": U.nbytes + V.nbytes + graph_bytes,
+        "graph_entries": affinity.nnz,
+        "num_threads": num_threads(),
+    }
+    print(json.dumps(result))
+
+
+def strategy_config(name: str) -> SelectionConfig:
+    """The configuration of a strategy and its variant; everything else as it is by default."""
+    strategy, _, variant = name.partition(":")
+    values: dict[str, Any] = {"strategy": strategy}
+    if strategy == "kaminpar":
+        values["kaminpar"] = {"preset": variant or "largek", "num_threads": num_threads()}
+    if strategy == "metis":
+        values["metis"] = {"recursive": variant == "recursive"}
+    return SelectionConfig.model_validate(values)
+
+
+if __name__ == "__main__":
+    main()
