@@ -5,6 +5,7 @@ import pytest
 import webdataset as wds
 
 NUM_TRAIN, NUM_HELDOUT = 330, 60
+EPOCHS_PER_ROUND = 6  # a round of seconds, so that there is time to interrupt it
 WORDS = [
     f"{a}{b}"
     for a in ("lo", "mi", "ra", "tu", "se", "ka")
@@ -49,9 +50,10 @@ def tiny_overrides(tiny_data):
         "encoder.vocab_size=300",
         "train.batch_size=8",
         "train.log_every_steps=5",
-        "train.checkpoint_every_steps=15",
+        "train.checkpoint_every_steps=60",
         "train.optimizer.warmup_steps=5",
         "selection.graph.num_neighbors=6",
         "selection.spectral.fan_out=4",
+        f"selection.refresh.epochs_per_round={EPOCHS_PER_ROUND}",
         "selection.embed.num_workers=1",
     ]

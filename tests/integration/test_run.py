@@ -13,11 +13,12 @@ import pytest
 
 from launcher.run_dir import read_lines
 from selection.schedule import open_schedule
-from tests.integration.conftest import NUM_TRAIN
+from tests.integration.conftest import EPOCHS_PER_ROUND, NUM_TRAIN
 
 pytestmark = pytest.mark.ray
 
-STEPS_PER_ROUND = NUM_TRAIN // 8
+NUM_BATCHES = NUM_TRAIN // 8
+STEPS_PER_ROUND = EPOCHS_PER_ROUND * NUM_BATCHES
 TOTAL_STEPS = 2 * STEPS_PER_ROUND
 DEADLINE_S = 240
 
@@ -54,7 +55,7 @@ def test_schedules(finished):
     run_dir, _ = finished
     first, second = (open_schedule(run_dir / "schedules" / f"round-0000{r}") for r in range(2))
     assert (first.manifest["strategy"], second.manifest["strategy"]) == ("random", "spectral")
-    assert first.num_batches == second.num_batches == STEPS_PER_ROUND
+    assert first.num_batches == second.num_batches == NUM_BATCHES
     assert second.manifest["embedding_step"] == STEPS_PER_ROUND
     assert second.manifest["staleness_steps"] == 0
     assert second.manifest["batch_loss"] > second.manifest["random_batch_loss"]
@@ -86,7 +87,7 @@ def test_the_screen_shows_work_and_no_chatter(finished):
         assert stage in result.stderr
     assert "held-out retrieval" in result.stdout
     assert (
-        f"round 0  {STEPS_PER_ROUND} batches of 8, {NUM_TRAIN % 8} left over, by random"
+        f"round 0  {NUM_BATCHES} batches of 8, {NUM_TRAIN % 8} left over, by random"
         in result.stdout
     )
     assert "batch changed for" in result.stdout
@@ -173,7 +174,7 @@ def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
             # a test runner in the background may ignore Ctrl-C, and its children inherit that
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
-    wait_for_step(run_dir, STEPS_PER_ROUND + 20, process)
+    wait_for_step(run_dir, STEPS_PER_ROUND + 70, process)
     os.kill(process.pid, signal_number)
     assert process.wait(60) == status, screen.read_text()[-3000:]
     assert max(losses(run_dir)) < TOTAL_STEPS
