@@ -76,10 +76,16 @@ def main() -> None:
                 for name in names:
                     case = run_case(Path(folder), name, batch_size, args.repeats)
                     rows.append(
-                        {"data": data, "batch_size": batch_size, "strategy": name, **found, **case}
+                        {"data": label(data), "batch_size": batch_size, "strategy": name, **found, **case}
                     )
                     print(f"{data}  B = {batch_size}  {name}: {summary(rows[-1])}", flush=True)
                 report(rows, args.name or args.size)
+
+
+def label(data: str) -> str:
+    """The data set without the place where it lies."""
+    kind, _, value = data.partition(":")
+    return data if value.isdigit() else kind
 
 
 def prepare(data: str, folder: Path, with_faiss: bool) -> dict[str, Any]:
