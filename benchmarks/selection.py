@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", nargs="+", type=int)
     parser.add_argument("--strategies", nargs="+")
     parser.add_argument("--faiss", action="store_true", help="time the search by FAISS alone, too")
+    parser.add_argument("--min-recall", type=float, default=GraphConfig().min_recall)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--name", help="of the result files (default: the size)")
     args = parser.parse_args()
@@ -70,13 +71,19 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for data in args.data or plan["data"]:
         with tempfile.TemporaryDirectory() as folder:
-            found = prepare(data, Path(folder), args.faiss)
+            found = prepare(data, Path(folder), args.min_recall, args.faiss)
             for batch_size in args.batch_sizes or plan["batch_sizes"]:
                 names = args.strategies or SCALABLE + DENSE * (found["num_pairs"] <= MOST_DENSE)
                 for name in names:
                     case = run_case(Path(folder), name, batch_size, args.repeats)
                     rows.append(
-                        {"data": label(data), "batch_size": batch_size, "strategy": name, **found, **case}
+                        {
+                            "data": label(data),
+                            "batch_size": batch_size,
+                            "strategy": name,
+                            **found,
+                            **case,
+                        }
                     )
                     print(f"{data}  B = {batch_size}  {name}: {summary(rows[-1])}", flush=True)
                 report(rows, args.name or args.size)
@@ -88,7 +95,7 @@ def label(data: str) -> str:
     return data if value.isdigit() else kind
 
 
-def prepare(data: str, folder: Path, with_faiss: bool) -> dict[str, Any]:
+def prepare(data: str, folder: Path, min_recall: float, with_faiss: bool) -> dict[str, Any]:
     """Write embeddings and neighbours to `folder`; say how long they took beside FAISS alone."""
     kind, _, value = data.partition(":")
     if kind == "code-search":
@@ -100,7 +107,7 @@ def prepare(data: str, folder: Path, with_faiss: bool) -> dict[str, Any]:
     num_pairs = len(U) // LARGEST_BATCH * LARGEST_BATCH
     U, V = U[:num_pairs], V[:num_pairs]
     start = time.perf_counter()
-    neighbors = find_neighbors(U, V, GraphConfig())
+    neighbors = find_neighbors(U, V, GraphConfig(min_recall=min_recall))
     seconds = time.perf_counter() - start
     for name, rows in (
         ("U", U),
