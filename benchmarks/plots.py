@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-COLORS = {"spectral": "tab:red", "metis": "tab:blue", "kaminpar": "tab:green", "random": "black"}
+MARKERS = "osv^"
 
 
 def plot_strategies(rows: list[dict[str, Any]], path: Path) -> None:
@@ -22,22 +22,27 @@ def plot_strategies(rows: list[dict[str, Any]], path: Path) -> None:
     )
     for panel in axes.flat[len(keys) :]:
         panel.axis("off")
+    names = list(dict.fromkeys(row["strategy"] for row in rows))
     for panel, key in zip(axes.flat, keys, strict=False):
         for row in rows:
             if (row["data"], row["batch_size"]) == key and "error" not in row:
-                seconds = max(1e-3, statistics.median(row["partition_s"]))
-                color = COLORS.get(row["strategy"].split(":")[0], "tab:gray")
-                panel.scatter(seconds, row["loss"], color=color)
-                panel.annotate(
-                    row["strategy"],
-                    (seconds, row["loss"]),
-                    (4, 3),
-                    textcoords="offset points",
-                    fontsize=7,
+                number = names.index(row["strategy"])
+                panel.scatter(
+                    max(1e-3, statistics.median(row["partition_s"])),
+                    row["loss"],
+                    color=f"C{number % 10}",
+                    marker=MARKERS[number // 10],
+                    label=row["strategy"],
                 )
         panel.set(
             xscale="log", xlabel="seconds of the partition", ylabel="loss of the batches",
             title=f"{key[0]}, B = {key[1]}",
         )  # fmt: skip
+    handles = {
+        label: handle
+        for panel in axes.flat
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
