@@ -1,6 +1,6 @@
 """Every strategy on the same embeddings and the same graph: quality of the batches, seconds, memory.
 
-    make bench-selection                                    # a quick table, about ten minutes
+    make bench-selection                                    # 10^4 pairs; with --repeats 1 five minutes
     python -m benchmarks.selection --size full              # N up to 10^6, hours
     python -m benchmarks.selection --data code-search:data/code-search --batch-sizes 64
 
@@ -38,8 +38,8 @@ SCALABLE = [
     "random", "osgd", "rcm", "random_walk", "kmeans", "metis", "metis:recursive",
     "kaminpar:largek", "kaminpar:default", "kaminpar:strong", "spectral",
 ]  # fmt: skip
-DENSE = ["paper_spectral"]  # 2,560 nodes at a time, too slow for more than this many pairs
-MOST_DENSE = 100_000
+DENSE = ["paper_spectral"]  # 40 x B nodes at a time; minutes beyond these
+MOST_DENSE, LARGEST_DENSE_BATCH = 100_000, 64
 PEERS = ("metis", "kaminpar")
 COLUMNS = (
     "strategy", "exact", "used", "captured", "loss", "p5", "p95", "graph s", "partition s", "peak MiB",
@@ -73,7 +73,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = prepare(data, Path(folder), args.min_recall, args.faiss)
             for batch_size in args.batch_sizes or plan["batch_sizes"]:
-                names = args.strategies or SCALABLE + DENSE * (found["num_pairs"] <= MOST_DENSE)
+                names = args.strategies or SCALABLE + DENSE * (
+                    found["num_pairs"] <= MOST_DENSE and batch_size <= LARGEST_DENSE_BATCH
+                )
                 for name in names:
                     case = run_case(Path(folder), name, batch_size, args.repeats)
                     rows.append(
