@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from benchmarks.datasets import mixture
 from selection.config import SelectionConfig
@@ -55,7 +56,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "partition_s": seconds,
         "stages_s": problem.seconds,
-        "exact_share": float(batches.shape[1] == batch_size),
+        "exact_share": share_of_exact(batches, batch_size),
         "used_share": len(np.unique(batches)) / len(U),
         "captured": captured_affinity(affinity, batches),
         "loss": float(losses.mean()),
@@ -67,6 +68,12 @@ def main() -> None:
         "num_threads": num_threads(),
     }
     print(json.dumps(result))
+
+
+def share_of_exact(batches: Int64[np.ndarray, "m b"], batch_size: int) -> float:
+    """Share of the batches that hold exactly B different pairs."""
+    ids = np.sort(batches, axis=1)
+    return float(((ids[:, 1:] != ids[:, :-1]).sum(axis=1) == batch_size - 1).mean())
 
 
 def strategy_config(name: str) -> SelectionConfig:
