@@ -72,7 +72,8 @@ def _mutual(ids):
 def link(neighbors: Neighbors) -> sp.csr_array:
     """The symmetric pattern of neighbours, its entries uninitialised.
 
-    Counted and filled by hand: scipy's way over coordinates takes 28 bytes per entry at its peak, this one 8.
+    Counted and filled by hand: scipy's way over coordinates takes 28 bytes per entry at its peak, this one 13, and it
+    takes twice the time (benchmarks/NOTES.md).
     """
     both = neighbors.v_of_u, neighbors.u_of_v
     num_pairs = len(neighbors.v_of_u)
@@ -154,6 +155,17 @@ def weigh(
     _mirror(graph.indptr, graph.indices, graph.data)
 
 
+@numba.njit(fastmath=True, cache=True)
+def similarities(U, V, k, l):  # noqa: E741
+    """u_k.v_l and u_l.v_k."""
+    kl = np.float32(0)
+    lk = np.float32(0)
+    for axis in range(U.shape[1]):
+        kl += U[k, axis] * V[l, axis]
+        lk += U[l, axis] * V[k, axis]
+    return kl, lk
+
+
 @numba.njit(cache=True)
 def _softplus_excess(gap: float, num_negatives: float) -> float:
     """log(1 + (B-1) e^gap), without overflow."""
@@ -164,17 +176,12 @@ def _softplus_excess(gap: float, num_negatives: float) -> float:
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _fill_upper(indptr, indices, data, U, V, positives, num_negatives, inverse_t):
     """w(k, l) for k < l; each entry is computed once, so that the matrix is symmetric to the last bit."""
-    dim = U.shape[1]
     for k in numba.prange(len(indptr) - 1):
         for entry in range(indptr[k], indptr[k + 1]):
             l = indices[entry]  # noqa: E741
             if l <= k:
                 continue
-            kl = np.float32(0)
-            lk = np.float32(0)
-            for axis in range(dim):
-                kl += U[k, axis] * V[l, axis]
-                lk += U[l, axis] * V[k, axis]
+            kl, lk = similarities(U, V, k, l)
             total = np.float32(0)
             for positive in (positives[k], positives[l]):
                 total += _softplus_excess((kl - positive) * inverse_t, num_negatives)

@@ -20,7 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int32, Int64
 
-from selection.affinity import link
+from selection.affinity import link, similarities
+from selection.duplicates import no_contents
 from selection.knn import Neighbors
 
 LARGEST_CLIQUE = 32
@@ -53,7 +54,11 @@ class Forbidden:
             affinity.indptr, affinity.indices, self.contents, self.links.indptr, self.links.indices, allowed
         )  # fmt: skip
         starts = np.concatenate([[0], np.cumsum(allowed)])[affinity.indptr]
-        arrays = affinity.data[allowed], affinity.indices[allowed], starts.astype(np.int32)
+        arrays = (
+            affinity.data[allowed],
+            affinity.indices[allowed],
+            starts.astype(affinity.indptr.dtype),
+        )
         return sp.csr_array(arrays, shape=affinity.shape)
 
     def repel(self, affinity: sp.csr_array) -> sp.csr_array:
@@ -72,8 +77,7 @@ class Forbidden:
 
 def nothing_forbidden(num_nodes: int) -> Forbidden:
     """For nodes of which any two may meet."""
-    contents = np.full((num_nodes, 2), -1, np.int32)
-    return Forbidden(contents, sp.csr_array((num_nodes, num_nodes), dtype=np.int8))
+    return Forbidden(no_contents(num_nodes), sp.csr_array((num_nodes, num_nodes), dtype=np.int8))
 
 
 def find_false_negatives(
@@ -143,11 +147,7 @@ def _judge_upper(indptr, indices, U, V, positives, margin, is_false):
             l = indices[entry]  # noqa: E741
             if l <= k:
                 continue
-            kl = np.float32(0)
-            lk = np.float32(0)
-            for axis in range(U.shape[1]):
-                kl += U[k, axis] * V[l, axis]
-                lk += U[l, axis] * V[k, axis]
+            kl, lk = similarities(U, V, k, l)
             is_false[entry] = max(kl, lk) > min(positives[k], positives[l]) - margin
 
 
