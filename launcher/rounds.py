@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -54,8 +55,12 @@ class Run:
     def num_batches(self, round_number: int) -> int:
         """Batches of a round that has a schedule."""
         folder = schedule_folder(self.dir.schedules, round_number)
-        expected = {"config_hash": self.config.hash, "round": round_number}
+        expected = self.expected(round_number)
         return read_manifest(folder, SCHEDULE_KIND, expected, hashes=False)["num_batches"]
+
+    def expected(self, round_number: int) -> dict[str, Any]:
+        """What the manifest of the schedule of a round must say."""
+        return {"config_hash": self.config.hash, "round": round_number}
 
     def steps_before(self, round_number: int) -> int:
         """Steps of all rounds before this one, which have schedules."""
@@ -211,7 +216,7 @@ def _leftover_before(run: Run, round_number: int) -> np.ndarray:
 
 def _schedule(run: Run, round_number: int) -> Schedule:
     folder = schedule_folder(run.dir.schedules, round_number)
-    return open_schedule(folder, {"config_hash": run.config.hash, "round": round_number})
+    return open_schedule(folder, run.expected(round_number))
 
 
 def train(run: Run, round_number: int) -> None:

@@ -73,10 +73,10 @@ def take_part(
     return Roster(chosen, drawn, num_random, numbers, previous_leftover, num_held_back)
 
 
-def take_all(num_pairs: int) -> Roster:
-    """Everybody, for a strategy that takes whoever there is."""
+def take_all(numbers: Int32[np.ndarray, "n 2"]) -> Roster:
+    """Everybody, for a strategy that takes whoever there is; `numbers` as for `take_part`."""
     nobody = np.empty(0, np.int64)
-    return Roster(np.arange(num_pairs), nobody, 0, np.full((num_pairs, 2), -1, np.int32), nobody, 0)
+    return Roster(np.arange(len(numbers)), nobody, 0, numbers, nobody, 0)
 
 
 def hold_back(

@@ -63,6 +63,11 @@ def _hash_words(words):
     return hashes
 
 
+def no_contents(num_pairs: int) -> Int32[np.ndarray, "n 2"]:
+    """What `number_contents` says when no pair shares anything."""
+    return np.full((num_pairs, 2), _NOT_SHARED, np.int32)
+
+
 def number_contents(hashes: UInt64[np.ndarray, "2 n"]) -> Int32[np.ndarray, "n 2"]:
     """Give a number to every content that more than one pair holds.
 

@@ -20,7 +20,7 @@ _LEAST_SHARE = np.float32(1e-6)  # keeps the logarithm finite when one node is a
 
 
 class Points(NamedTuple):
-    """What never changes: graph, embeddings, e(k, k), and the two weights."""
+    """What a sweep only reads: graph, embeddings, e(k, k), and the two weights."""
 
     indptr: np.ndarray
     indices: np.ndarray

@@ -109,7 +109,7 @@ def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], float | None]:
     num_eigenvectors = min(task.config.num_eigenvectors, len(capacities))
     strong = strongest_links(task.affinity, task.config.num_links)
     vectors, values = leading_eigenvectors(strong, num_eigenvectors, rng, task.pool)
-    points = unit_rows(vectors * inverse_sqrt_degrees(strong)[:, None])
+    points = normalize_rows(vectors * inverse_sqrt_degrees(strong)[:, None])
     cluster_ids = balanced_clusters(points, capacities, rng)
     cluster_ids = exchange(task.affinity, cluster_ids, len(capacities), task.config.exchange_passes)
     has_gap = len(values) > num_eigenvectors
@@ -131,7 +131,7 @@ def child_sizes(num_batches: int, fan_out: int) -> Int64[np.ndarray, "c"]:
     return sizes
 
 
-def unit_rows(vectors: Float32[np.ndarray, "n k"]) -> Float32[np.ndarray, "n k"]:
+def normalize_rows(vectors: Float32[np.ndarray, "n k"]) -> Float32[np.ndarray, "n k"]:
     """Rows scaled to length 1; zero rows stay."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
@@ -161,7 +161,7 @@ def balanced_clusters(
         sums = one_hot @ points
         empty = ~sums.any(axis=1)
         sums[empty] = points[rng.integers(len(points), size=int(empty.sum()))]
-        centroids = unit_rows(sums)
+        centroids = normalize_rows(sums)
     return fill_exactly(points @ centroids.T, capacities)
 
 
@@ -213,6 +213,14 @@ def fill_exactly(
     return cluster_ids
 
 
+def by_cluster(
+    nodes: Int64[np.ndarray, "n"], cluster_ids: Int64[np.ndarray, "n"]
+) -> list[Int64[np.ndarray, "m"]]:
+    """The nodes of each cluster, in their order."""
+    order = np.argsort(cluster_ids, kind="stable")
+    return np.split(nodes[order], np.cumsum(np.bincount(cluster_ids))[:-1])
+
+
 def _subgraph(affinity: sp.csr_array, nodes: np.ndarray) -> sp.csr_array:
     if len(nodes) == affinity.shape[0]:
         return affinity
@@ -220,9 +228,7 @@ def _subgraph(affinity: sp.csr_array, nodes: np.ndarray) -> sp.csr_array:
 
 
 def _children(part: Part, cluster_ids: np.ndarray) -> list[Part]:
-    order = np.argsort(cluster_ids, kind="stable")
-    bounds = np.cumsum(np.bincount(cluster_ids))[:-1]
     return [
-        Part(part.nodes[rows], (*part.path, child))
-        for child, rows in enumerate(np.split(order, bounds))
+        Part(nodes, (*part.path, child))
+        for child, nodes in enumerate(by_cluster(part.nodes, cluster_ids))
     ]

@@ -194,7 +194,7 @@ def _offer(points, state, i, home, away, scratch):
     reach(points, j, state.batches[home], row_j, column_j)
     replace(state, away, best, row, column, points.positives[i])
     replace(state, home, state.slot_of[i], row_j, column_j, points.positives[j])
-    swap(points, state, i, j)
+    _swap(points, state, i, j)
     return 1
 
 
@@ -244,24 +244,20 @@ def _affinity_to(points, state, node, batch):
 
 
 @numba.njit(nogil=True, cache=True)
-def swap(points, state, i, j):
+def _swap(points, state, i, j):
     """Exchange i and j and bring `inside` of them and of their neighbours up to date."""
-    indptr, indices, data = points.indptr, points.indices, points.data
-    batches, batch_of, slot_of, inside = state[:4]
+    batch_of, slot_of, inside = state.batch_of, state.slot_of, state.inside
     a, b = batch_of[i], batch_of[j]
     for node, home, away in ((i, a, b), (j, b, a)):
-        for entry in range(indptr[node], indptr[node + 1]):
-            neighbor = indices[entry]
+        for entry in range(points.indptr[node], points.indptr[node + 1]):
+            neighbor = points.indices[entry]
             if batch_of[neighbor] == home:
-                inside[neighbor] -= data[entry]
+                inside[neighbor] -= points.data[entry]
             elif batch_of[neighbor] == away:
-                inside[neighbor] += data[entry]
+                inside[neighbor] += points.data[entry]
         batch_of[node] = away
     slot_of[i], slot_of[j] = slot_of[j], slot_of[i]
-    batches[b, slot_of[i]] = i
-    batches[a, slot_of[j]] = j
+    state.batches[b, slot_of[i]] = i
+    state.batches[a, slot_of[j]] = j
     for node in (i, j):
-        inside[node] = 0
-        for entry in range(indptr[node], indptr[node + 1]):
-            if batch_of[indices[entry]] == batch_of[node]:
-                inside[node] += data[entry]
+        inside[node] = _affinity_to(points, state, node, batch_of[node])

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int32, Int64, UInt64
 from selection.alarms import alarms
 from selection.assembly import assemble, hold_back, take_all, take_part
 from selection.config import UNGUARDED, SelectionConfig
-from selection.duplicates import hash_rows, number_contents
+from selection.duplicates import hash_rows, no_contents, number_contents
 from selection.problem import Mapper, Problem
 from selection.progress import Progress, silent
 from selection.quality import measure
@@ -119,7 +119,7 @@ def choose(
     numbers = _find_duplicates(embeddings, config, contents)
     num_random = hardness.num_random(batch_size, round_number=seed[1])
     if config.strategy in UNGUARDED:
-        roster = take_all(len(U))
+        roster = take_all(numbers)
     else:
         roster = take_part(numbers, batch_size, num_random, previous_leftover, rng)
     seconds = {"duplicates_s": time.perf_counter() - start}
@@ -165,5 +165,5 @@ def _find_duplicates(
 ) -> Int32[np.ndarray, "n 2"]:
     """Numbers of shared contents; none when nobody looks for duplicates."""
     if not config.hardness.looks_for_duplicates(config.strategy):
-        return np.full((len(embeddings[0]), 2), -1, np.int32)
+        return no_contents(len(embeddings[0]))
     return number_contents(hash_rows(*embeddings) if contents is None else contents)

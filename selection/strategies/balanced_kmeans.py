@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from selection.partition import balanced_clusters, child_sizes, unit_rows
+from selection.partition import balanced_clusters, by_cluster, child_sizes, normalize_rows
 from selection.problem import Problem
 from selection.threads import one_blas_thread
 
@@ -31,7 +31,7 @@ class _Split:
 
 def kmeans(problem: Problem) -> Int64[np.ndarray, "c k"]:
     """Recursive balanced k-means of [u, v]."""
-    points = unit_rows(np.concatenate([problem.U, problem.V], axis=1))
+    points = normalize_rows(np.concatenate([problem.U, problem.V], axis=1))
     parts = [np.arange(problem.num_nodes)]
     level = 0
     with problem.timed("partition_s"), one_blas_thread():
@@ -57,8 +57,7 @@ def _split_all(
     children: list[np.ndarray] = []
     done = 0
     for part, cluster_ids in zip(parts, problem.map_tasks(_split, tasks), strict=True):
-        order = np.argsort(cluster_ids, kind="stable")
-        children += np.split(part[order], np.cumsum(np.bincount(cluster_ids))[:-1])
+        children += by_cluster(part, cluster_ids)
         done += len(part)
         problem.progress(f"cluster level {level + 1}", done, problem.num_nodes)
     return children

@@ -19,6 +19,7 @@ Legend: n nodes, e entries of the affinity, c groups, k group size, o nodes that
 
 import importlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +28,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int64
 
-from selection.config import KaminparConfig, MetisConfig
+from selection.config import KaminparConfig, MetisConfig, Settings
 from selection.errors import ConfigError
 from selection.problem import Problem
 
@@ -43,10 +44,7 @@ def metis(problem: Problem) -> Int64[np.ndarray, "c k"]:
     Raises:
         ConfigError: the package is missing.
     """
-    affinity, group_size = problem.affinity, problem.group_size
-    with problem.timed("partition_s"):
-        parts = metis_parts(affinity, group_size, problem.config.metis, _seed(problem))
-        return mended(affinity, parts, group_size)
+    return _cut(problem, metis_parts, problem.config.metis)
 
 
 def kaminpar(problem: Problem) -> Int64[np.ndarray, "c k"]:
@@ -55,10 +53,15 @@ def kaminpar(problem: Problem) -> Int64[np.ndarray, "c k"]:
     Raises:
         ConfigError: the package is missing.
     """
+    return _cut(problem, kaminpar_parts, problem.config.kaminpar)
+
+
+def _cut(problem: Problem, find_parts: Callable, config: Settings) -> Int64[np.ndarray, "c k"]:
+    """Groups of the parts that `find_parts` cuts the affinity into."""
     affinity, group_size = problem.affinity, problem.group_size
+    seed = int(problem.rng().integers(1 << 31))
     with problem.timed("partition_s"):
-        parts = kaminpar_parts(affinity, group_size, problem.config.kaminpar, _seed(problem))
-        return mended(affinity, parts, group_size)
+        return mended(affinity, find_parts(affinity, group_size, config, seed), group_size)
 
 
 def metis_parts(
@@ -178,7 +181,3 @@ def require(strategy: str, package: str) -> ModuleType:
         raise ConfigError(
             f"strategy: {strategy} needs the package {package}; pip install 'coterie[bench]'"
         ) from None
-
-
-def _seed(problem: Problem) -> int:
-    return int(problem.rng().integers(1 << 31))
