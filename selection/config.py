@@ -125,10 +125,10 @@ class KmeansConfig(Settings):
 class SpectralConfig(Settings):
     """Recursive spectral clustering into batches of exactly B."""
 
-    fan_out: int = Field(default=32, ge=2)
+    fan_out: int = Field(default=16, ge=2)
     """Most parts that one split makes."""
 
-    num_eigenvectors: int = Field(default=32, ge=1)
+    num_eigenvectors: int = Field(default=16, ge=1)
     """Leading eigenvectors that a split looks at."""
 
     num_links: int = Field(default=20, ge=1)
@@ -137,11 +137,14 @@ class SpectralConfig(Settings):
     exchange_passes: int = Field(default=4, ge=0)
     """Passes of pairwise exchange between the parts of a split; 0 turns it off."""
 
-    swap_sweeps: int = Field(default=4, ge=0)
+    move_rounds: int = Field(default=6, ge=0)
+    """Rounds of moves of single nodes between all batches, judged by affinity; 0 turns them off."""
+
+    swap_sweeps: int = Field(default=1, ge=0)
     """Sweeps of swaps between finished batches, judged by the true InfoNCE; 0 turns them off."""
 
-    affinity_share: float = Field(default=0.1, ge=0)
-    """What a unit of affinity counts beside a unit of the loss when a swap is judged; ten times as much at first."""
+    affinity_share: float = Field(default=0.03, ge=0)
+    """What a unit of affinity counts beside a unit of the loss when a swap is judged."""
 
 
 UNGUARDED: tuple[StrategyName, ...] = ("full", "all")

@@ -23,7 +23,8 @@ from selection.progress import Progress, silent
 from selection.spectral import eigengap, inverse_sqrt_degrees, leading_eigenvectors, strongest_links
 from selection.threads import one_blas_thread, thread_map, thread_pool
 
-_KMEANS_STEPS = 12
+_KMEANS_STEPS = 6
+_BALANCED_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], float | None]:
     strong = strongest_links(task.affinity, task.config.num_links)
     vectors, values = leading_eigenvectors(strong, num_eigenvectors, rng, task.pool)
     points = normalize_rows(vectors * inverse_sqrt_degrees(strong)[:, None])
-    cluster_ids = balanced_clusters(points, capacities, rng)
+    cluster_ids = balanced_clusters(points, capacities, rng, _BALANCED_STEPS)
     cluster_ids = exchange(task.affinity, cluster_ids, len(capacities), task.config.exchange_passes)
     has_gap = len(values) > num_eigenvectors
     return cluster_ids, eigengap(values, num_eigenvectors) if has_gap else None
@@ -141,6 +142,7 @@ def balanced_clusters(
     points: Float32[np.ndarray, "n k"],
     capacities: Int64[np.ndarray, "c"],
     rng: np.random.Generator,
+    num_balanced_steps: int,
 ) -> Int64[np.ndarray, "n"]:
     """Spherical k-means whose clusters have exactly the given sizes.
 
@@ -148,12 +150,14 @@ def balanced_clusters(
         points: unit rows.
         capacities: size of each cluster; their sum is n.
         rng: chooses the first centroids.
+        num_balanced_steps: further steps in which the clusters get these sizes before their centroids move; they cost
+            most of the time, and an exchange afterwards makes up for some of them.
     """
     centroids = _spread_centroids(points, len(capacities), rng)
-    for step in range(_KMEANS_STEPS):
+    for step in range(_KMEANS_STEPS + num_balanced_steps):
         scores = points @ centroids.T
-        balanced = step >= _KMEANS_STEPS // 2
-        cluster_ids = fill_exactly(scores, capacities) if balanced else scores.argmax(axis=1)
+        is_balanced = step >= _KMEANS_STEPS
+        cluster_ids = fill_exactly(scores, capacities) if is_balanced else scores.argmax(axis=1)
         one_hot = sp.csr_array(
             (np.ones(len(points), np.float32), (cluster_ids, np.arange(len(points)))),
             shape=(len(capacities), len(points)),

@@ -3,7 +3,7 @@
 The affinity is a sum over pairs, the loss is not: a row that is confused with one partner already gains little from
 a second. So the affinity only proposes: who meets (`selection/meetings.py`), and which of the other batch are missed
 least. A swap is made when it raises F, the loss of both batches (`selection/gains.py`), plus `affinity_share` times the
-affinity inside. The partition exchanges nodes between the children of one split only; here any two batches may trade.
+affinity inside. Any two batches may trade.
 
 Time per sweep: O(n * tries * B d) at worst. Memory: n * B * 4 bytes for e.
 
@@ -36,10 +36,6 @@ from selection.threads import in_ranges, thread_pool
 BATCHES_TRIED = 6
 SHORT_LIST = 16
 PARTNERS_TRIED = 4
-_FIRST_SHARE = np.float32(10)
-"""The first sweep counts affinity this many times as much: it makes up for what the splits, which exchange nodes
-between siblings only, had to leave. Without it the affinity ends lower, at the same loss (benchmarks/NOTES.md)."""
-
 _MAX_ROUNDS = 160
 """Rounds of meetings in a sweep. Those that would come later bring together batches that are hardly linked: a third of
 all meetings, and no gain (benchmarks/NOTES.md)."""
@@ -60,7 +56,7 @@ def swap_refine(
     num_sweeps: int,
     progress: Progress = silent,
 ) -> Int64[np.ndarray, "m b"]:
-    """Improve batches by swaps; F + affinity_share * affinity inside never falls after the first sweep.
+    """Improve batches by swaps; F + affinity_share * affinity inside never falls.
 
     Args:
         affinity: symmetric [n, n] with sorted indices; negative entries keep nodes apart.
@@ -84,8 +80,7 @@ def swap_refine(
         state = _open(points, batches.copy(), pool)
         for sweep in range(num_sweeps):
             meetings = arrange_meetings(affinity, state.batch_of, len(batches), BATCHES_TRIED, pool)
-            share = points.affinity_share * (_FIRST_SHARE if sweep == 0 else 1)
-            num_swaps = _sweep(points._replace(affinity_share=share), state, meetings, pool)
+            num_swaps = _sweep(points, state, meetings, pool)
             progress("swap", sweep + 1, num_sweeps, "sweeps")
             if not num_swaps:
                 break

@@ -19,6 +19,8 @@ from selection.partition import balanced_clusters, by_cluster, child_sizes, norm
 from selection.problem import Problem
 from selection.threads import one_blas_thread
 
+_BALANCED_STEPS = 6
+
 
 @dataclass(frozen=True)
 class _Split:
@@ -67,4 +69,5 @@ def _split(task: _Split) -> Int64[np.ndarray, "n"]:
     """The child of each point."""
     if len(task.capacities) == 1:
         return np.zeros(len(task.points), np.int64)
-    return balanced_clusters(task.points, task.capacities, np.random.default_rng(task.seed))
+    rng = np.random.default_rng(task.seed)
+    return balanced_clusters(task.points, task.capacities, rng, _BALANCED_STEPS)

@@ -23,13 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int64
 
 from selection.config import KaminparConfig, MetisConfig, Settings
 from selection.errors import ConfigError
+from selection.mending import mended
 from selection.problem import Problem
 
 _FEWEST_FOR_KWAY = 64  # with groups of 32, k-way captured half of what bisection did
@@ -120,53 +120,6 @@ def integers(affinity: sp.csr_array) -> Int64[np.ndarray, "e"]:
     """The weights as whole numbers from 1 to 1000."""
     scale = _LARGEST_WEIGHT / affinity.data.max(initial=1e-30)
     return np.maximum(1, np.rint(affinity.data * scale)).astype(np.int64)
-
-
-def mended(
-    affinity: sp.csr_array, parts: Int64[np.ndarray, "n"], group_size: int
-) -> Int64[np.ndarray, "c k"]:
-    """Groups of exactly `group_size`, from parts of about that size.
-
-    In a part that is too large the nodes with the least affinity inside leave. Each goes to the part with room to which
-    it has most affinity, the strongest ties first; who has none goes where there is room.
-    """
-    num_parts = len(parts) // group_size
-    over = _over(affinity, parts, group_size)
-    parts = parts.copy()
-    parts[over] = num_parts  # none
-    room = np.append(group_size - np.bincount(parts, minlength=num_parts + 1)[:num_parts], 0)
-    ones = np.ones(len(parts), np.float32)
-    one_hot = sp.csr_array((ones, (np.arange(len(parts)), parts)), (len(parts), num_parts + 1))
-    ties = sp.csr_array(affinity[over] @ one_hot).tocoo()
-    strongest_first = np.argsort(np.negative(ties.data), kind="stable")
-    rows, columns = (places[strongest_first] for places in ties.coords)
-    seats = _seat(rows, columns, len(over), room)
-    seats[seats < 0] = np.repeat(np.arange(num_parts + 1), room)
-    parts[over] = seats
-    return np.argsort(parts, kind="stable").reshape(num_parts, group_size)
-
-
-def _over(
-    affinity: sp.csr_array, parts: Int64[np.ndarray, "n"], group_size: int
-) -> Int64[np.ndarray, "o"]:
-    """The nodes that are too many in their part, those with the least affinity inside it."""
-    rows = np.repeat(np.arange(len(parts)), np.diff(affinity.indptr))
-    is_inside = parts[rows] == parts[affinity.indices]
-    inside = np.bincount(rows[is_inside], affinity.data[is_inside], minlength=len(parts))
-    order = np.lexsort((np.negative(inside), parts))  # by part, the closest first
-    first_place = np.searchsorted(parts[order], parts[order])
-    return order[np.arange(len(parts)) - first_place >= group_size]
-
-
-@numba.njit(cache=True)
-def _seat(rows, columns, num_rows, room):
-    """Give each row the first of its columns, in the order given, that has room; -1 is none. Takes from `room`."""
-    seats = np.full(num_rows, -1, np.int64)
-    for row, column in zip(rows, columns):  # noqa: B905  # numba knows no strict
-        if seats[row] < 0 and room[column] > 0:
-            seats[row] = column
-            room[column] -= 1
-    return seats
 
 
 def require(strategy: str, package: str) -> ModuleType:

@@ -1,21 +1,23 @@
-"""The strategy that the project exists for: spectral clustering, exchange, swaps."""
+"""The strategy that the project exists for: spectral clustering, moves, swaps."""
 
 import numpy as np
 from jaxtyping import Int64
 
+from selection.moves import move_nodes
 from selection.partition import partition
 from selection.problem import Problem
 from selection.refine import swap_refine
 
 
 def spectral(problem: Problem) -> Int64[np.ndarray, "c k"]:
-    """Recursive spectral clustering of the affinity, then swaps between groups."""
+    """Recursive spectral clustering of the affinity, then moves and swaps between groups."""
     affinity, config = problem.affinity, problem.config.spectral
     with problem.timed("partition_s"):
         groups = partition(
             affinity, problem.group_size, config, problem.seed, problem.map_tasks, problem.progress,
             problem.signals,
         )  # fmt: skip
+        groups = move_nodes(problem.repelling, groups, config.move_rounds, problem.progress)
     with problem.timed("swap_s"):
         return swap_refine(
             problem.repelling, problem.U, problem.V, groups, problem.temperature,

@@ -82,7 +82,7 @@ def test_fill_exactly_follows_the_scores_where_they_fit():
 
 def test_balanced_clusters_of_equal_points():
     points = np.ones((12, 3), np.float32) / np.sqrt(3).astype(np.float32)
-    cluster_ids = balanced_clusters(points, np.array([4, 4, 4]), np.random.default_rng(0))
+    cluster_ids = balanced_clusters(points, np.array([4, 4, 4]), np.random.default_rng(0), 2)
     np.testing.assert_array_equal(np.bincount(cluster_ids), [4, 4, 4])
 
 

@@ -23,7 +23,7 @@ from selection.problem import Problem
 from selection.quality import batch_losses, captured_affinity
 from selection.select import make_schedule
 from selection.strategies import STRATEGIES, baselines, paper, plan_num_batches
-from selection.strategies.partitioners import integers, mended
+from selection.strategies.partitioners import integers
 from tests.conftest import planted_pairs, unit_rows
 from tests.unit.selection.test_affinity import slow_weight
 
@@ -293,29 +293,6 @@ def test_integers_keep_the_order_of_the_weights():
     weights = sp.csr_array(np.array([[0, 1e-6, 0.02], [1e-6, 0, 40], [0.02, 40, 0]], np.float32))
     np.testing.assert_array_equal(integers(weights), [1, 1, 1, 1000, 1, 1000])
     assert not integers(sp.csr_array((3, 3), dtype=np.float32)).size
-
-
-def test_mending_moves_who_belongs_least_to_where_it_belongs_most():
-    dense = np.zeros((9, 9), np.float32)
-    for k, l, weight in ((0, 1, 9), (1, 2, 9), (0, 2, 9), (3, 0, 2), (3, 7, 1), (4, 5, 9), (7, 8, 9)):  # fmt: skip  # noqa: E741
-        dense[k, l] = dense[l, k] = weight
-    parts = np.array([0, 0, 0, 0, 1, 1, 0, 2, 2])  # 3 and 6 are over; 3 is drawn to 7
-    groups = mended(sp.csr_array(dense), parts, 3)
-    assert groups.tolist() == [[0, 1, 2], [4, 5, 6], [3, 7, 8]]
-
-
-@given(st.integers(1, 5), st.integers(2, 5), st.integers(0, 500), st.floats(0, 1))
-@settings(deadline=None)
-def test_mended_groups_are_exact_and_whole_parts_stay(num_parts, group_size, seed, density):
-    rng = np.random.default_rng(seed)
-    n = num_parts * group_size
-    dense = np.triu(rng.random((n, n)) * (rng.random((n, n)) < density), 1).astype(np.float32)
-    parts = rng.integers(num_parts, size=n)
-    groups = mended(sp.csr_array(dense + dense.T), parts, group_size)
-    np.testing.assert_array_equal(np.sort(groups.ravel()), np.arange(n))
-    for part, group in enumerate(groups):
-        before = set(np.flatnonzero(parts == part))
-        assert len(before & set(group)) == min(len(before), group_size)
 
 
 @pytest.mark.parametrize("recursive", [True, False])
