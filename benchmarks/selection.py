@@ -23,14 +23,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
 from benchmarks.datasets import code_search, mixture
+from benchmarks.faiss_alone import search_with_faiss
 from benchmarks.plots import plot_strategies
 from selection.config import GraphConfig
 from selection.embeddings import load_embeddings
-from selection.knn import Neighbors, find_neighbors
+from selection.knn import find_neighbors
 
 RESULTS = Path(__file__).parent / "results"
 LARGEST_BATCH = 256  # N is cut to a multiple, so that every batch size divides it
@@ -108,6 +108,7 @@ def prepare(data: str, folder: Path, min_recall: float, with_faiss: bool) -> dic
         U, V = mixture(kind, int(value))
     num_pairs = len(U) // LARGEST_BATCH * LARGEST_BATCH
     U, V = U[:num_pairs], V[:num_pairs]
+    find_neighbors(U[:LARGEST_BATCH], V[:LARGEST_BATCH], GraphConfig(index="ivf"))  # Numba compiles
     start = time.perf_counter()
     neighbors = find_neighbors(U, V, GraphConfig(min_recall=min_recall))
     seconds = time.perf_counter() - start
@@ -118,7 +119,8 @@ def prepare(data: str, folder: Path, min_recall: float, with_faiss: bool) -> dic
         ("u_of_v", neighbors.u_of_v),
     ):
         np.save(folder / f"{name}.npy", rows)
-    alone = {"faiss_s": search_with_faiss(U, V, neighbors)} if with_faiss else {}
+    k, recall = neighbors.v_of_u.shape[1], neighbors.recall
+    alone = {"faiss_s": search_with_faiss(U, V, k, recall)} if with_faiss else {}
     return {
         **alone,
         "num_pairs": num_pairs,
@@ -127,24 +129,6 @@ def prepare(data: str, folder: Path, min_recall: float, with_faiss: bool) -> dic
         "recall": neighbors.recall,
         "neighbors_s": seconds,
     }
-
-
-def search_with_faiss(U: np.ndarray, V: np.ndarray, neighbors: Neighbors) -> float:
-    """Seconds of the same search written by hand: an index per direction, the same cells and probes, one call."""
-    k = neighbors.v_of_u.shape[1] + 1
-    start = time.perf_counter()
-    for direction, (queries, base) in enumerate(((U, V), (V, U))):
-        dim = base.shape[1]
-        index = faiss.IndexFlatIP(dim)
-        if neighbors.index == "ivf":
-            num_cells = int(4 * len(base) ** 0.5)
-            index = faiss.IndexIVFFlat(index, dim, num_cells, faiss.METRIC_INNER_PRODUCT)
-            index.cp.max_points_per_centroid, index.cp.spherical = 64, True
-            index.train(base)
-            index.nprobe = neighbors.num_probes[direction]
-        index.add(base)
-        index.search(queries, k)
-    return time.perf_counter() - start
 
 
 def run_case(folder: Path, name: str, batch_size: int, repeats: int) -> dict[str, Any]:

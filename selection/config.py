@@ -53,10 +53,10 @@ class GraphConfig(Settings):
     """Link two pairs only when each is among the other's K, in the same direction."""
 
     index: Literal["auto", "flat", "ivf"] = "auto"
-    """FAISS index: `flat` is exact; `ivf` is approximate; `auto` takes `flat` up to 50,000 pairs."""
+    """Index that is searched: `flat` is exact; `ivf` is approximate; `auto` takes `flat` up to 30,000 pairs."""
 
     min_recall: float = Field(default=0.95, ge=0, le=1)
-    """Recall at K, measured on a sample, that an `ivf` search must reach; it probes more until it does."""
+    """Recall at K, measured on a sample, that an `ivf` search must reach; it looks at no more than that takes."""
 
 
 class OsgdConfig(Settings):
@@ -133,6 +133,9 @@ class SpectralConfig(Settings):
 
     num_links: int = Field(default=20, ge=1)
     """Strongest links of each node that the eigenvectors look at; everything else looks at all."""
+
+    device: str = "cpu"
+    """Where torch is to compute the eigenvectors of the first split, by far the largest: `cuda`; `cpu` needs no torch."""
 
     exchange_passes: int = Field(default=4, ge=0)
     """Passes of pairwise exchange between the parts of a split; 0 turns it off."""

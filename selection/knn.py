@@ -1,26 +1,31 @@
 """The K nearest neighbours in both directions: V of each u, and U of each v, without the pair itself.
 
-FAISS does the search. `flat` compares everything with everything, exactly, in O(N^2 d); `ivf` looks into the
-nearest of about 4 sqrt(N) cells only, and looks into more until the recall on a sample of queries is reached.
-Recall is always measured, because an approximate index can fail silently.
+`flat` compares everything with everything, exactly, by FAISS, in O(N^2 d); `ivf` looks into the nearest of 8 sqrt(N)
+cells only (`selection/cells.py`, `selection/join.py`), into as many as it takes for the recall that is asked for, as a
+sample of queries shows. Recall is always measured, because an approximate search can fail silently.
 
 Legend: n pairs, d dimensions, k neighbours.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import faiss
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, Int64
 
+from selection.cells import divide, nearness_for
 from selection.config import GraphConfig
+from selection.join import Nearest, look_into_cells, nothing_found, sort_nearest
 from selection.progress import Progress, silent
+from selection.threads import one_blas_thread, thread_pool
 
-MAX_FLAT_PAIRS = 50_000
+MAX_FLAT_PAIRS = 30_000
 _QUERY_BLOCK = 4096
 _RECALL_SAMPLE = 512
-_TRAIN_POINTS_PER_CELL = 64
+_CELLS_PER_ROOT = 8
+_ROUNDING = 1e-5  # of a similarity that is summed in another order
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,10 @@ class Neighbors:
     """Share of the true neighbours that were found, on a sample of queries."""
 
     index: str = "flat"
-    """FAISS index that was searched: `flat` or `ivf`."""
+    """How they were searched: `flat` or `ivf`."""
 
     num_recall_queries: int = 0
     """Size of that sample; 0 for `flat`, whose recall is 1 by definition."""
-
-    num_probes: tuple[int, ...] = ()
-    """Cells that `ivf` looked into, in each direction."""
 
     first_rank: int = 0
     mutual: bool = False
@@ -62,44 +64,37 @@ def find_neighbors(
         seed: of the sample and of the cells.
         progress: told after each block of queries.
     """
-    num_pairs = len(U)
-    k = min(config.first_rank + config.num_neighbors, num_pairs - 1)
-    exact = config.index == "flat" or (config.index == "auto" and num_pairs <= MAX_FLAT_PAIRS)
-    sample = np.random.default_rng(seed).permutation(num_pairs)[:_RECALL_SAMPLE]
-    found: list[Int32[np.ndarray, "n k"]] = []
-    recalls: list[float] = []
-    num_probes: list[int] = []
+    k = min(config.first_rank + config.num_neighbors, len(U) - 1)
+    if config.index == "flat" or (config.index == "auto" and len(U) <= MAX_FLAT_PAIRS):
+        found = _search_all(U, V, k, progress)
+    else:
+        found = _search_cells(U, V, k, config.min_recall, seed, progress)
+    return replace(found, first_rank=config.first_rank, mutual=config.mutual)
+
+
+def _search_all(
+    U: Float32[np.ndarray, "n d"], V: Float32[np.ndarray, "n d"], k: int, progress: Progress
+) -> Neighbors:
+    """Everything against everything."""
+    found = []
     for direction, (queries, base) in enumerate(((U, V), (V, U))):
-        if exact:
-            index, recall = faiss.IndexFlatIP(base.shape[1]), 1.0
-            index.add(base)  # type: ignore[call-arg]
-        else:
-            index, recall = _cells(queries, base, sample, k, config.min_recall, seed)
-            num_probes.append(index.nprobe)
-        ids = np.empty((num_pairs, k), np.int32)
-        for start in range(0, num_pairs, _QUERY_BLOCK):
-            stop = min(start + _QUERY_BLOCK, num_pairs)
-            ids[start:stop] = _search(index, queries[start:stop], np.arange(start, stop), k)
-            progress("neighbors", direction * num_pairs + stop, 2 * num_pairs, "queries")
+        ids = np.empty((len(queries), k), np.int32)
+        for start in range(0, len(queries), _QUERY_BLOCK):
+            own_ids = np.arange(start, min(start + _QUERY_BLOCK, len(queries)))
+            ids[own_ids] = nearest_exactly(queries, base, own_ids, k)
+            progress("neighbors", direction * len(U) + int(own_ids[-1]) + 1, 2 * len(U), "queries")
         found.append(ids)
-        recalls.append(recall)
-    return Neighbors(
-        found[0],
-        found[1],
-        min(recalls),
-        "flat" if exact else "ivf",
-        0 if exact else len(sample),
-        tuple(num_probes),
-        config.first_rank,
-        config.mutual,
-    )
+    return Neighbors(*found, recall=1.0)
 
 
-def _search(
-    index: faiss.Index, queries: np.ndarray, own_ids: np.ndarray, k: int
-) -> Int32[np.ndarray, "n k"]:
-    """The k nearest of each query, without its own id."""
-    _, ids = index.search(queries, k + 1)  # type: ignore[call-arg]
+def nearest_exactly(
+    queries: Float32[np.ndarray, "n d"],
+    base: Float32[np.ndarray, "n d"],
+    own_ids: Int64[np.ndarray, "q"],
+    k: int,
+) -> Int32[np.ndarray, "q k"]:
+    """The k nearest of the queries with these ids, without themselves."""
+    _, ids = faiss.knn(queries[own_ids], base, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
     return drop_self(ids, own_ids)
 
 
@@ -113,31 +108,52 @@ def drop_self(ids: np.ndarray, own_ids: np.ndarray) -> Int32[np.ndarray, "n k"]:
     return ids[~is_own].reshape(len(ids), -1).astype(np.int32)
 
 
-def _cells(
-    queries: np.ndarray,
-    base: np.ndarray,
-    sample: np.ndarray,
+def _search_cells(
+    U: Float32[np.ndarray, "n d"],
+    V: Float32[np.ndarray, "n d"],
     k: int,
     min_recall: float,
     seed: int,
-) -> tuple[faiss.IndexIVFFlat, float]:
-    """An inverted-file index of `base` that probes enough cells for the recall, and that recall."""
-    num_pairs, dim = base.shape
-    num_cells = max(1, int(4 * math.sqrt(num_pairs)))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, num_cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = 1 + seed % 2**30  # FAISS wants an int
-    index.cp.max_points_per_centroid = _TRAIN_POINTS_PER_CELL
-    index.cp.spherical = True
-    index.train(base)  # type: ignore[call-arg]
-    index.add(base)  # type: ignore[call-arg]
-    _, true_ids = faiss.knn(queries[sample], base, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
-    truth = drop_self(true_ids, sample)
-    index.nprobe = 4
-    while True:
-        recall = recall_at_k(_search(index, queries[sample], sample, k), truth)
-        if recall >= min_recall or index.nprobe >= index.nlist:
-            return index, recall
-        index.nprobe = min(2 * index.nprobe, index.nlist)
+    progress: Progress,
+) -> Neighbors:
+    """Each side looks into the cells of the other; both take what either finds."""
+    num_pairs = len(U)
+    rng = np.random.default_rng(seed)
+    sample = rng.permutation(num_pairs)[:_RECALL_SAMPLE]
+    truth = [nearest_exactly(*sides, sample, k) for sides in ((U, V), (V, U))]
+    v_of_u, u_of_v = nothing_found(num_pairs, k), nothing_found(num_pairs, k)
+    num_cells = min(num_pairs, int(_CELLS_PER_ROOT * math.sqrt(num_pairs)))
+
+    def told(before: int, done: int) -> None:
+        progress("neighbors", before + done, 2 * num_pairs, "queries")
+
+    with one_blas_thread(), thread_pool() as pool:
+        in_u, in_v = (divide(side, num_cells, rng, pool) for side in (U, V))
+        nearness = min(
+            nearness_for(min_recall, sample, truth[0], U, V, in_u, in_v),
+            nearness_for(min_recall, sample, truth[1], V, U, in_v, in_u),
+        )
+        look_into_cells(U, V, in_u, in_v, nearness, v_of_u, u_of_v, pool, partial(told, 0))
+        look_into_cells(V, U, in_v, in_u, nearness, u_of_v, v_of_u, pool, partial(told, num_pairs))
+        sort_nearest(v_of_u, pool)
+        sort_nearest(u_of_v, pool)
+    recall = min(
+        _recall(v_of_u, sample, truth[0], U, V),
+        _recall(u_of_v, sample, truth[1], V, U),
+    )
+    return Neighbors(v_of_u.ids, u_of_v.ids, recall, "ivf", len(sample))
+
+
+def _recall(
+    found: Nearest,
+    sample: Int64[np.ndarray, "q"],
+    truth: Int32[np.ndarray, "q k"],
+    queries: Float32[np.ndarray, "n d"],
+    base: Float32[np.ndarray, "n d"],
+) -> float:
+    """Share of those found that are as similar as the last true one; among equals, it does not matter which."""
+    least = np.einsum("qd,qd->q", queries[sample], base[truth[:, -1]])
+    return float((found.similarities[sample] >= least[:, None] - _ROUNDING).mean())
 
 
 def recall_at_k(found: np.ndarray, truth: np.ndarray) -> float:

@@ -109,7 +109,8 @@ def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], float | None]:
     rng = np.random.default_rng(task.seed)
     num_eigenvectors = min(task.config.num_eigenvectors, len(capacities))
     strong = strongest_links(task.affinity, task.config.num_links)
-    vectors, values = leading_eigenvectors(strong, num_eigenvectors, rng, task.pool)
+    device = task.config.device if task.pool else "cpu"  # the first split alone
+    vectors, values = leading_eigenvectors(strong, num_eigenvectors, rng, task.pool, device)
     points = normalize_rows(vectors * inverse_sqrt_degrees(strong)[:, None])
     cluster_ids = balanced_clusters(points, capacities, rng, _BALANCED_STEPS)
     cluster_ids = exchange(task.affinity, cluster_ids, len(capacities), task.config.exchange_passes)

@@ -5,17 +5,27 @@ smallest (von Luxburg 2007). A block of vectors is multiplied by Chebyshev polyn
 unwanted part of the spectrum (Zhou et al. 2006), and rotated to Ritz vectors in between. Clustering needs no
 more than two digits, so few multiplications are enough, in float32: O(nnz * k) each, and 3 * N * k * 4 bytes.
 
+The multiplications run in the threads of this process, or in torch on a GPU; everything else is written once for both.
+
 Legend: n nodes, k eigenvectors.
 """
 
+import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Float32
 
+from selection.errors import ConfigError
 from selection.threads import in_ranges
+
+Step = Callable[[Any, Any, float, float, float], Any]
+"""(block, previous, factor, shift, backward) -> factor * matrix @ block - shift * block - backward * previous."""
 
 _NUM_CYCLES = 3
 _DEGREE = 6
@@ -27,6 +37,7 @@ def leading_eigenvectors(
     num_eigenvectors: int,
     rng: np.random.Generator,
     pool: ThreadPoolExecutor | None = None,
+    device: str = "cpu",
 ) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "e"]]:
     """Approximate leading eigenvectors of the normalised affinity, and their eigenvalues.
 
@@ -35,10 +46,14 @@ def leading_eigenvectors(
         num_eigenvectors: k, the trivial first one included; at most n are returned.
         rng: makes the starting block.
         pool: threads that multiply; None takes this one.
+        device: `cpu`, or the name that torch has for a GPU.
 
     Returns:
         Eigenvectors [n, k], orthonormal, and eigenvalues in descending order, at most 1: theirs and, less exact, those
         of a few more.
+
+    Raises:
+        ConfigError: there is no such device.
     """
     num_nodes = affinity.shape[0]
     width = min(num_eigenvectors + _EXTRA_VECTORS, num_nodes)
@@ -46,16 +61,46 @@ def leading_eigenvectors(
     scale = inverse_sqrt_degrees(affinity)
     block = rng.standard_normal((num_nodes, width), np.float32)
     block[:, 0] = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)  # the trivial one
-    values, lower = np.zeros(width, np.float32), 0.5
-    for _ in range(_NUM_CYCLES):
-        block, _ = np.linalg.qr(_filter(matrix, block, lower, pool))
-        product = _step(matrix, block, block, 1, 0, 0, pool)
-        values, rotation = np.linalg.eigh(block.T @ product)
-        values, rotation = values[::-1], rotation[:, ::-1]
-        block = block @ rotation
-        lower = float(np.clip(values[-1], 0.1, 0.98))
+    if device == "cpu":
+        block, values = _iterate(partial(_step, matrix, pool), block, np)
+    else:
+        block, values = iterate_in_torch(matrix, block, device)
     k = min(num_eigenvectors, num_nodes)
     return np.ascontiguousarray(block[:, :k]), values
+
+
+def _iterate(step: Step, block: Any, library: Any) -> tuple[Any, Any]:
+    """Filter and rotate; `library` is numpy or torch, whichever `block` belongs to."""
+    values, lower = None, 0.5
+    for _ in range(_NUM_CYCLES):
+        block, _ = library.linalg.qr(_filter(step, block, lower))
+        values, rotation = library.linalg.eigh(block.T @ step(block, block, 1, 0, 0))
+        values, rotation = library.flip(values, (0,)), library.flip(rotation, (1,))
+        block = block @ rotation
+        lower = min(max(float(values[-1]), 0.1), 0.98)
+    return block, values
+
+
+def iterate_in_torch(
+    matrix: sp.csr_array, block: Float32[np.ndarray, "n k"], device: str
+) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "k"]]:
+    """The same in torch, on any of its devices; on a CPU it is slower than our threads (benchmarks/NOTES.md)."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"selection.spectral.device: is {device}, but torch finds no CUDA device here; take cpu"
+        )
+    arrays = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # "in beta state"
+        sparse = torch.sparse_csr_tensor(*arrays, size=matrix.shape).to(device)
+
+    def step(block, previous, factor, shift, backward):
+        product = torch.addmm(previous, sparse, block, beta=-backward, alpha=factor)
+        return product.sub_(block, alpha=shift)
+
+    found = _iterate(step, torch.from_numpy(block).to(device), torch)
+    return tuple(part.cpu().numpy() for part in found)
 
 
 def eigengap(values: Float[np.ndarray, "e"], num_parts: int) -> float:
@@ -90,29 +135,26 @@ def inverse_sqrt_degrees(affinity: sp.csr_array) -> Float32[np.ndarray, "n"]:
     return np.divide(1, np.sqrt(degrees), out=np.zeros_like(degrees), where=degrees > 0)
 
 
-def _filter(
-    matrix: sp.csr_array, block: np.ndarray, lower: float, pool: ThreadPoolExecutor | None
-) -> np.ndarray:
+def _filter(step: Step, block: Any, lower: float) -> Any:
     """The Chebyshev polynomial that is small on [-1, lower] and grows fast above it, applied to `block`."""
     center, half_width = (lower - 1) / 2, (lower + 1) / 2
     shift = center / half_width
-    previous, current = block, _step(matrix, block, block, 1 / half_width, shift, 0, pool)
+    previous, current = block, step(block, block, 1 / half_width, shift, 0)
     for _ in range(_DEGREE - 1):
-        following = _step(matrix, current, previous, 2 / half_width, 2 * shift, 1, pool)
-        previous, current = current, following
+        previous, current = current, step(current, previous, 2 / half_width, 2 * shift, 1)
     return current
 
 
 def _step(
     matrix: sp.csr_array,
+    pool: ThreadPoolExecutor | None,
     block: np.ndarray,
     previous: np.ndarray,
     factor: float,
     shift: float,
     backward: float,
-    pool: ThreadPoolExecutor | None,
 ) -> np.ndarray:
-    """One pass: factor * matrix @ block - shift * block - backward * previous."""
+    """`Step` in threads, in one pass over the memory."""
     result = np.empty(block.shape, np.float32)
     block = np.ascontiguousarray(block)
     weights = np.float32(factor), np.float32(shift), np.float32(backward)

@@ -1,12 +1,19 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
+from scipy.sparse.linalg import eigsh
 
+from selection.errors import ConfigError
 from selection.spectral import (
     eigengap,
     inverse_sqrt_degrees,
+    iterate_in_torch,
     leading_eigenvectors,
     strongest_links,
+)
+from selection.spectral import (
+    normalized as scaled,
 )
 
 
@@ -49,6 +56,49 @@ def test_eigenvectors_span_the_leading_subspace():
     exact = np.linalg.eigh(normalized(graph))[1][:, -6:]
     cosines = np.linalg.svd(exact.T @ vectors, compute_uv=False)
     assert cosines.min() > 0.999
+
+
+def agree(vectors, others):
+    """Smallest cosine between two subspaces with orthonormal bases."""
+    return np.linalg.svd(others.T @ vectors, compute_uv=False).min()
+
+
+def test_torch_finds_what_the_threads_find():
+    """On CPU tensors; the same operations on a GPU differ in nothing but the device."""
+    graph = blocks(6, 100, 0)
+    start = np.random.default_rng(0).standard_normal((600, 10), np.float32)
+    vectors, values = iterate_in_torch(scaled(graph), start, "cpu")
+    expected, by_threads = leading_eigenvectors(graph, 6, np.random.default_rng(0))
+    np.testing.assert_allclose(values[:6], by_threads[:6], atol=1e-4)
+    assert agree(vectors[:, :6], expected) > 0.999
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(10), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_every_device_finds_what_arpack_finds(device):
+    graph = blocks(6, 100, 3)
+    vectors, values = leading_eigenvectors(graph, 6, np.random.default_rng(0), device=device)
+    expected, exact = eigsh(scaled(graph).astype(np.float64), 6, which="LA")
+    np.testing.assert_allclose(values[:6], expected[::-1], atol=1e-4)
+    assert agree(vectors, exact) > 0.999
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(ConfigError, match="device: is cuda, but torch finds no CUDA device"):
+        leading_eigenvectors(blocks(2, 10, 0), 2, np.random.default_rng(0), device="cuda")
 
 
 def test_orthonormal_and_deterministic():
