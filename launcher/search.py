@@ -56,7 +56,15 @@ def search(root: Path, queries: Sequence[str], top: int) -> list[list[Hit]]:
 
 def _hit(similarity: float, sample: dict, part: str) -> Hit:
     source = json.loads(sample["json"]) if "json" in sample else {"key": sample["__key__"]}
-    return Hit(float(similarity), source, sample[part].decode(errors="replace"))
+    return Hit(float(similarity), source, _text_of(sample, part))
+
+
+def _text_of(sample: dict, part: str) -> str:
+    """What was found, as text: an image is shown by its caption, where it has one."""
+    content = sample[part]
+    if b"\0" in content:  # the sign by which git tells binary files
+        content = sample.get("txt", f"{part}, {len(content):,} bytes".encode())
+    return content.decode(errors="replace")
 
 
 def describe(query: str, hits: Sequence[Hit]) -> str:

@@ -1,4 +1,4 @@
-"""Settings of training: the encoder, the optimizer, the ranks.
+"""Settings of training: the optimizer, the ranks, and, from a file of their own, the encoders.
 
 Imports no torch or deepspeed, so that a configuration can be checked anywhere in an instant.
 """
@@ -8,54 +8,15 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from selection.config import Settings
+from trainer.encoder_config import EncoderConfig, TextTransformerConfig, TowersConfig
 
-
-class TextTransformerConfig(Settings):
-    """A small transformer that embeds both texts of a pair, see `trainer/encoders/text_transformer.py`."""
-
-    name: Literal["text_transformer"] = "text_transformer"
-
-    u_part: str = "txt"
-    """Extension of the member of each sample that becomes u."""
-
-    v_part: str = "py"
-    """Extension of the member of each sample that becomes v."""
-
-    u_max_tokens: int = Field(default=32, ge=1)
-    """Tokens of the first text that are read; the rest is cut off."""
-
-    v_max_tokens: int = Field(default=96, ge=1)
-    """Tokens of the second text that are read; the rest is cut off."""
-
-    vocab_size: int = Field(default=8192, ge=300)
-    """Entries of the BPE vocabulary, trained on the training pairs."""
-
-    split_words: bool = False
-    """Split identifiers into words and ignore case and white space, so that `read_file`, `readFile` and "Read file"
-    share their tokens; good for code, wrong where case carries meaning."""
-
-    width: int = Field(default=128, ge=8)
-    """Features per token."""
-
-    num_layers: int = Field(default=2, ge=1)
-    num_heads: int = Field(default=4, ge=1)
-
-    dim: int = Field(default=128, ge=2)
-    """d: size of the embeddings."""
-
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "TextTransformerConfig":
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"num_heads is {self.num_heads}, but must divide width ({self.width}); change either"
-            )
-        return self
-
-
-EncoderConfig = TextTransformerConfig
-"""One class per encoder; `name` tells them apart."""
+__all__ = [
+    "EncoderConfig",
+    "OptimizerConfig",
+    "TextTransformerConfig",
+    "TowersConfig",
+    "TrainConfig",
+]
 
 
 class OptimizerConfig(Settings):
@@ -106,6 +67,9 @@ class TrainConfig(Settings):
 
     reader_processes: int = Field(default=0, ge=0)
     """Processes per rank that read and tokenize ahead; 0 leaves it to the rank itself, best where ranks use CPUs."""
+
+    num_steps: int | None = Field(default=None, ge=1)
+    """Steps of the whole run: its last round ends there, wherever its schedule does. Null trains whole rounds."""
 
     log_every_steps: int = Field(default=20, ge=1)
     checkpoint_every_steps: int = Field(default=500, ge=1)

@@ -1,6 +1,7 @@
 """From a schedule to batches: each rank reads its slice of every batch, in order, by id.
 
-A DataLoader whose sampler yields this rank's ids. With `reader_processes` at 0 the rank itself reads and tokenizes:
+A DataLoader whose sampler yields one `RankStep` after the other: this rank's ids, and the draw that the random views
+of the step are a function of (`trainer/views`). With `reader_processes` at 0 the rank itself reads and tokenizes:
 CPU ranks keep every core busy, and a process that reads ahead would take its time from them and the memory of one
 more interpreter. GPU ranks leave the CPU idle and want a few.
 
@@ -9,33 +10,39 @@ Memory: one order of the batches per epoch, never one per step, and `_PREFETCHED
 
 import time
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from selection.schedule import Schedule, rank_slice
-from selection.shards import Sample
 from trainer.encoders import Batch, Collate, PairReader
+from trainer.views import Draw
 
 _PREFETCHED_BATCHES = 4
 
 
-class PairDataset(Dataset[Sample]):
-    """The pairs of a reader, a whole slice of a batch at a time."""
+class RankStep(NamedTuple):
+    """What a rank reads for one step."""
 
-    def __init__(self, reader: PairReader) -> None:
+    ids: list[int]
+    draw: Draw
+
+
+class RankDataset(Dataset[Batch]):
+    """Batches of tensors by `RankStep`; a whole slice is read in one go."""
+
+    def __init__(self, reader: PairReader, collate: Collate) -> None:
         self._reader = reader
+        self._collate = collate
 
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __getitems__(self, ids: list[int]) -> list[Sample]:
-        """Read the samples of `ids` in one go, as DataLoader asks where it can."""
-        return self._reader.read(np.asarray(ids, dtype=np.int64))
+    def __getitem__(self, step: RankStep) -> Batch:
+        samples = self._reader.read(np.asarray(step.ids, dtype=np.int64))
+        return self._collate(samples, step.draw)
 
 
-class RankSampler(Sampler[list[int]]):
-    """The ids that a rank reads at each step of a round."""
+class RankSampler(Sampler[RankStep]):
+    """What a rank reads at each step of a round."""
 
     def __init__(
         self, schedule: Schedule, first_step: int, stop_step: int, rank: int, world_size: int
@@ -57,9 +64,11 @@ class RankSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in _batches(self._schedule, self._steps):
-            yield rank_slice(batch, self._rank, self._world_size).tolist()
+    def __iter__(self) -> Iterator[RankStep]:
+        seed, round_number = self._schedule.manifest["seed"], self._schedule.manifest["round"]
+        for step, batch in zip(self._steps, _batches(self._schedule, self._steps), strict=True):
+            ids = rank_slice(batch, self._rank, self._world_size).tolist()
+            yield RankStep(ids, (seed, round_number, step))
 
 
 def _batches(schedule: Schedule, steps: range) -> Iterator[np.ndarray]:
@@ -84,7 +93,7 @@ def round_loader(
     Args:
         reader: the training pairs.
         collate: of the encoder.
-        sampler: the ids of each batch.
+        sampler: of this rank.
         reader_processes: processes that read ahead; 0 reads when a batch is asked for.
         pin_memory: whether to place batches where a GPU can fetch them itself.
     """
@@ -97,9 +106,9 @@ def round_loader(
             "prefetch_factor": max(2, _PREFETCHED_BATCHES // reader_processes),
         }
     return DataLoader(
-        PairDataset(reader),
-        batch_sampler=sampler,
-        collate_fn=collate,
+        RankDataset(reader, collate),
+        batch_size=None,  # what the dataset gives is a batch already
+        sampler=sampler,
         pin_memory=pin_memory,
         **ahead,
     )

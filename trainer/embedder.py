@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from selection.shards import Sample
 from trainer.checkpoint import load_weights
 from trainer.config import EncoderConfig
-from trainer.encoders import Side, build_encoder
+from trainer.encoders import PairReader, Side, build_encoder
 from trainer.encoders.tokenizer import limit_threads
 
 _PREFIX = "encoder."
@@ -73,7 +73,16 @@ class CheckpointEmbedder:
         return u.cpu().numpy(), v.cpu().numpy()
 
     @torch.inference_mode()
-    def embed(self, side: Side, texts: Sequence[bytes]) -> Float32[np.ndarray, "b d"]:
-        """Embed texts of one side, such as queries."""
-        inputs = self.encoder.tokenize(side, texts).to(self._device)
+    def embed(self, side: Side, parts: Sequence[bytes]) -> Float32[np.ndarray, "b d"]:
+        """Embed parts of one side that come alone, such as queries."""
+        inputs = self.encoder.to_inputs(side, parts).to(self._device)
         return self.encoder.embed(side, inputs).cpu().numpy()
+
+    def embed_all(
+        self, pairs: PairReader, batch_size: int = 256
+    ) -> tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "n d"]]:
+        """Embed a whole data set in this process, in the order of its ids; for sets that fit into memory."""
+        starts = range(0, len(pairs), batch_size)
+        ids = (np.arange(start, min(start + batch_size, len(pairs))) for start in starts)
+        U, V = zip(*(self(pairs.read(block)) for block in ids), strict=True)
+        return np.concatenate(U), np.concatenate(V)

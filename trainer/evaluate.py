@@ -6,7 +6,11 @@ from below. Similarities within `TIE_TOLERANCE` are ties, so that the rounding o
 
 Cost: 4 N^2 d operations. Memory: one block of rows against the pool, `_BLOCK_BYTES`; never N x N.
 
-Legend: n pairs in the pool, d dims, c rows of a block.
+The paper judges single-view models in two ways (section 5.2). Over all images, each view looks for the other view of
+its image: `retrieval_metrics`, whose recall at 1 is the paper's R@1. Within one image, each view looks for the other
+view of the same corruption among all corruptions of that image: `corrupted_retrieval`.
+
+Legend: n pairs in the pool, d dims, c rows of a block, p images, k corruptions of each.
 """
 
 import numpy as np
@@ -53,3 +57,35 @@ def partner_ranks(
         # The partner itself is among those counted, hence no "one plus".
         ranks[rows] = (similarities >= own[:, None] - TIE_TOLERANCE).sum(axis=1)
     return ranks
+
+
+def corrupted_retrieval(
+    U: Float[np.ndarray, "pk d"], V: Float[np.ndarray, "pk d"], num_corruptions: int
+) -> dict[str, float]:
+    """How often a view of a corrupted image finds the other view of the same corruption.
+
+    The pool is all corruptions of one image, so a model that sees only what the image shows is at chance, 1 / k.
+
+    Args:
+        U: embeddings on the unit sphere of one view each, the k corruptions of an image one after the other.
+        V: of the other view, in the same order.
+        num_corruptions: k.
+
+    Returns:
+        `u_to_v/recall_at_1` and `v_to_u/recall_at_1`, means over all images and corruptions, and `chance`.
+
+    Raises:
+        ValueError: the rows do not make whole pools.
+    """
+    if len(U) % num_corruptions:
+        raise ValueError(f"{len(U)} embeddings do not make pools of {num_corruptions}")
+    pools_u, pools_v = (
+        x.astype(np.float32).reshape(-1, num_corruptions, x.shape[1]) for x in (U, V)
+    )
+    similarities = pools_u @ pools_v.transpose(0, 2, 1)  # similarities: (p, k, k)
+    own = np.diagonal(similarities, axis1=1, axis2=2)[:, :, None]
+    recalls = {"chance": 1 / num_corruptions}
+    for name, by_query in (("u_to_v", similarities), ("v_to_u", similarities.transpose(0, 2, 1))):
+        ranks = (by_query >= own - TIE_TOLERANCE).sum(axis=2)
+        recalls[f"{name}/recall_at_1"] = float((ranks == 1).mean())
+    return recalls

@@ -26,8 +26,9 @@ class RoundPlan:
         config: of training.
         seed: of the run.
         steps_per_epoch: batches of the schedule.
-        num_epochs: times that the round goes through them.
+        num_epochs: times that a round goes through them.
         total_steps: of the whole run, for the log.
+        num_steps: of the round; the last one of a run may be shorter or longer than `num_epochs`.
     """
 
     config: TrainConfig
@@ -35,11 +36,7 @@ class RoundPlan:
     steps_per_epoch: int
     num_epochs: int
     total_steps: int
-
-    @property
-    def num_steps(self) -> int:
-        """Steps of the round."""
-        return self.steps_per_epoch * self.num_epochs
+    num_steps: int
 
     def saves_at(self, position: Position) -> bool:
         """Whether there is a checkpoint at `position`, which is reached after a step of the round."""
@@ -58,8 +55,9 @@ def train_round(
     plan: RoundPlan,
     log: MetricsLog | None,
     save: Callable[[Position], None],
+    stops: Callable[[], bool] = lambda: False,
 ) -> Position:
-    """Train from `position` to the end of its round.
+    """Train from `position` to the end of its round, or to where the ranks agree to stop.
 
     Args:
         engine: model and optimizer.
@@ -68,9 +66,10 @@ def train_round(
         plan: of the round.
         log: where metrics go; only rank 0 has one.
         save: makes a checkpoint; called on every rank at the same steps.
+        stops: asked after every step; the same answer on every rank.
 
     Returns:
-        The start of the next round.
+        The start of the next round, or where the ranks stopped.
 
     Raises:
         JobError: the loss is not finite.
@@ -81,18 +80,21 @@ def train_round(
         loss, scale, norm = train_step(engine, batch)
         window.add(loss)
         position = position.next()
-        if plan.logs_at(position):
+        stop = stops()
+        if stop or plan.logs_at(position):
             learned = {"train/temperature": 1 / float(scale), "train/grad_norm": float(norm)}
             metrics = _summary(engine, window, stopwatch.waited_s, position, plan)
             if log is not None:
                 log.write(position.step, {**metrics, **learned})
             stopwatch.waited_s, window = 0.0, Window.open(engine.device)
-        if plan.saves_at(position):
+        if stop or plan.saves_at(position):
             is_end = position.step_in_round == plan.num_steps
             position = position.next_round() if is_end else position
             save(position)
             # Anew, so that the seconds of a checkpoint do not count as the next steps'.
             window = Window.open(engine.device)
+        if stop:
+            break
     return position
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,17 @@ FILE = "train.jsonl"
 
 
 class MetricsLog:
-    """Appends metrics to `train.jsonl` and to TensorBoard's files, both in one folder."""
+    """Appends metrics to `train.jsonl` and to TensorBoard's files, both in one folder.
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """Open the log of a run that goes on after `step`; what was logged beyond it is taken back."""
+    Args:
+        folder: of both.
+        step: after which the run goes on; what was logged beyond it is taken back.
+        check: called before anything is written; raises when the run belongs to somebody else.
+    """
+
+    def __init__(self, folder: Path, step: int, check: Callable[[], None] = lambda: None) -> None:
+        check()
+        self._check = check
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / FILE
         cut_lines(self._path, step)
@@ -34,6 +41,7 @@ class MetricsLog:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log `metrics` after `step` batches; names are `group/name_unit`, others are for the file alone."""
+        self._check()
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics, "time": time.time()}) + "\n")
         for name, value in metrics.items():

@@ -17,6 +17,7 @@ from trainer.engine import Engine, build_engine, rank_device
 from trainer.loop import RoundPlan, train_round
 from trainer.metrics import MetricsLog
 from trainer.model import build_model
+from trainer.stopping import StopRequest
 
 if TYPE_CHECKING:
     from trainer.worker import TrainJob
@@ -41,6 +42,7 @@ class Session:
         self._collate = engine.module.encoder.collate
         self._schedule_hash: str | None = None
         self._log: MetricsLog | None = None
+        self._stop = StopRequest(job.stop_file)
         self.position = Position(round=job.first_round)
 
     @classmethod
@@ -60,16 +62,19 @@ class Session:
         if checkpoint := _newest_checkpoint(job):
             session._go_to(checkpoint)
         if dist.get_rank() == 0:
-            session._log = MetricsLog(job.metrics_folder, session.position.step)
+            session._log = MetricsLog(
+                job.metrics_folder, session.position.step, session._check_claim
+            )
         try:
             yield session
         finally:
+            session._stop.close()
             if session._log is not None:
                 session._log.close()
             engine.destroy()
 
     def train_round(self, schedule: Schedule) -> None:
-        """Train to the end of the round that `position` is in.
+        """Train to the end of the round that `position` is in, or to where the job is asked to stop.
 
         Args:
             schedule: of that round.
@@ -86,6 +91,7 @@ class Session:
             schedule.num_batches,
             self._job.epochs_per_round,
             self._job.total_steps,
+            self._num_steps(schedule),
         )
         logger.info("training from %s to step %d of the round", self.position, plan.num_steps)
         sampler = RankSampler(
@@ -102,7 +108,15 @@ class Session:
         def save_at(position: Position) -> None:
             self._save(position, schedule.content_hash)
 
-        self.position = train_round(self._engine, batches, self.position, plan, self._log, save_at)
+        self.position = train_round(
+            self._engine, batches, self.position, plan, self._log, save_at, self._stop.agreed
+        )
+
+    def _num_steps(self, schedule: Schedule) -> int:
+        """Steps of the round that `position` is in."""
+        if self._job.end_step is None or self.position.round < self._job.stop_round - 1:
+            return schedule.num_batches * self._job.epochs_per_round
+        return self._job.end_step - (self.position.step - self.position.step_in_round)
 
     def _check_schedule(self, schedule: Schedule) -> None:
         found = schedule.content_hash
@@ -113,6 +127,10 @@ class Session:
                 f"checkpoints of this round"
             )
 
+    def _check_claim(self) -> None:
+        if self._job.claim is not None:
+            self._job.claim.check()
+
     def _go_to(self, checkpoint: Checkpoint) -> None:
         load(self._engine, checkpoint)
         self.position = checkpoint.position
@@ -120,6 +138,7 @@ class Session:
         logger.info("going on from %s", checkpoint.folder)
 
     def _save(self, position: Position, schedule_hash: str) -> None:
+        self._check_claim()
         folder, job = self._job.checkpoints_folder, self._job
         save(self._engine, folder, position, schedule_hash, job.config_hash)
         if dist.get_rank() == 0:

@@ -22,6 +22,7 @@ from selection.artifacts import has_manifest
 from selection.config import Settings
 from selection.errors import ArtifactError, ConfigError, JobError
 from selection.schedule import open_schedule, schedule_folder
+from trainer.claim import Claim
 from trainer.config import EncoderConfig, TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ class TrainJob(Settings):
     schedules_folder: Path
     checkpoints_folder: Path
     metrics_folder: Path
+    claim: Claim | None = None
+    """The right to write into the run directory, which another attempt may take over; null: nobody else does."""
+
     log_folder: Path
     """Each rank writes its own `rank-N.log` here."""
 
@@ -58,8 +62,16 @@ class TrainJob(Settings):
     total_steps: int = Field(ge=1)
     """Of the whole run, over which the learning rate decays."""
 
+    end_step: int | None = None
+    """Step of the run at which the last round of this job ends; null: when it has gone through its schedule."""
+
     schedule_timeout_s: float = Field(default=6 * 3600, gt=0)
     """How long a rank waits for the schedule of the next round."""
+
+    @property
+    def stop_file(self) -> Path:
+        """Whoever makes it asks the ranks to save at the next step and stop."""
+        return self.log_folder / "stop"
 
 
 def train(job: TrainJob) -> None:
@@ -101,6 +113,9 @@ def _train_rounds(job: TrainJob) -> None:
             folder = schedule_folder(job.schedules_folder, round_number)
             wait_for_schedule(folder, job.schedule_timeout_s)
             session.train_round(open_schedule(folder, {"batch_size": job.train.batch_size}))
+            if session.position.round == round_number:
+                logger.info("stopped at %s, as %s asks", session.position, job.stop_file)
+                return
 
 
 def wait_for_schedule(folder: Path, timeout_s: float) -> None:

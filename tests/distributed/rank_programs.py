@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selection.errors import ArtifactError, JobError
-from trainer import loop
+from trainer import loop, stopping
+from trainer.checkpoint import latest_checkpoint
 from trainer.engine import process_group
 from trainer.losses import info_nce
 from trainer.model import ContrastiveModel
@@ -117,3 +118,35 @@ def train_or_refuse(jobs: list[str]) -> list[str]:
             else:
                 messages.append("")
     return messages
+
+
+def train_stopped(job: str, at_steps: list[int]) -> list[int]:
+    """Train a job that one rank is asked to stop before these steps, and begin it anew each time.
+
+    Returns:
+        The steps at which it stopped.
+    """
+    found = TrainJob.model_validate_json(job)
+    stopping._LOOK_EVERY_S = 0
+    seed_step, stopped = loop.seed_step, []
+    with process_group(use_gpu=False):
+        for step in at_steps:
+            loop.seed_step = _asking(found, step, seed_step)
+            train(found)
+            newest = latest_checkpoint(found.checkpoints_folder, found.config_hash)
+            stopped.append(newest.position.step)
+            dist.barrier()
+            found.stop_file.unlink(missing_ok=True)
+            dist.barrier()
+        loop.seed_step = seed_step
+        train(found)
+    return stopped
+
+
+def _asking(job: TrainJob, step: int, seed_step):
+    def ask(seed: int, at: int, rank: int) -> None:
+        if (at, rank) == (step, 1):
+            job.stop_file.touch()
+        seed_step(seed, at, rank)
+
+    return ask

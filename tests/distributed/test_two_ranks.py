@@ -28,6 +28,8 @@ from trainer.model import build_model
 
 STAGES = (0, 1, 2, 3)
 NUM_STEPS = 24
+ENDS = {"short": (17, []), "long": (29, []), "long-crashed": (29, [27])}
+"""By name, runs that end at another step than their last schedule, and the steps at which they crash."""
 
 # Round-off of float32 sums in another order, 6e-8 relative, grows over 24 steps of Adam, which divides by gradients as
 # small as eps: 2e-6 was measured. A wrong factor in any gradient shows up above 1e-2.
@@ -74,7 +76,10 @@ def runs(workshop, tmp_path_factory):
     windows = {"zero_stage": 1, "log_every_steps": 4}
     crashes["windows"] = (windows, [])
     crashes["windows-crashed"] = (windows, [7])
+    crashes |= {name: ({}, steps) for name, (_, steps) in ENDS.items()}
     jobs = {name: workshop.job(name, **train) for name, (train, _) in crashes.items()}
+    for name, (end_step, _) in ENDS.items():
+        jobs[name] = jobs[name].model_copy(update={"end_step": end_step})
     # What a crash in the middle of a save leaves behind.
     leftover = checkpoint_folder(jobs["crashed-2"].checkpoints_folder, 5)
     leftover.mkdir(parents=True)
@@ -173,6 +178,20 @@ def test_log_lines_are_means_that_a_crash_does_not_change(runs):
     for start, stop in zip([0, *steps], steps, strict=False):
         mean = np.mean([every_step[step] for step in range(start + 1, stop + 1)])
         assert metric(jobs["windows"])[stop] == pytest.approx(mean, rel=1e-6)
+
+
+def test_the_last_round_ends_where_the_run_does(runs):
+    """Before or after its schedule does; the first round goes through its own as ever."""
+    jobs, _ = runs
+    every_step = list(metric(jobs["stage-1"]).items())
+    assert list(metric(jobs["short"]).items()) == every_step[:17]
+    for name in ("long", "long-crashed"):
+        found = list(metric(jobs[name]).items())
+        assert found[:NUM_STEPS] == every_step
+        assert [step for step, _ in found] == list(range(1, 30))
+        checkpoint = latest_checkpoint(jobs[name].checkpoints_folder, "of-the-test")
+        assert checkpoint.position == Position(round=2, step_in_round=0, step=29)
+    assert metric(jobs["long"]) == metric(jobs["long-crashed"])
 
 
 def test_the_newest_checkpoints_are_kept(runs):

@@ -6,17 +6,19 @@ imported.
 
 Pairs are filtered (`python_functions`), then exact duplicates (same words in the docstring, or
 same body) and near duplicates (`near_duplicates`, estimated Jaccard similarity of docstring and
-body from 0.8) are removed: each would be a false negative in a batch, and a leak between the two
+body from 0.8) are removed: each would be a false negative in a batch, and a leak between the
 parts. Of each group the first by package, path and line stays.
 
-The split is by top-level package, so that the held-out part asks for code of authors never trained
-on. In the order of a hash, as many packages are held out as give 8% of the pairs, or 2,000 if that
-is more, or a quarter of all if that is less; none of them may be more than a quarter of that part.
-Pairs are ordered by a hash of where they come from: that mixes packages within shards, makes a
-smaller `limit` a prefix of a larger one, and gives the same files for the same environment,
-whatever the number of processes.
+The split is by top-level package, so that the other two parts ask for code of authors never trained
+on: settings are chosen on the validation part, results reported on the held-out part. In the order of
+a hash, packages go to the held-out part until it has 8% of the pairs, or 2,000 if that is more, or a
+quarter of all if that is less; then as much goes to the validation part, and the rest is trained on.
+No package of those two may be more than a quarter of its part. Pairs are ordered by a hash of where
+they come from: that mixes packages within shards, makes a smaller `limit` a prefix of a larger one,
+and gives the same files for the same environment, whatever the number of processes.
 
     FOLDER/train/shard-000000.tar      WebDataset: 00000000.txt docstring, .py body, .json origin
+    FOLDER/validation/shard-000000.tar
     FOLDER/heldout/shard-000000.tar
     FOLDER/manifest.json
 
@@ -25,35 +27,38 @@ Memory is that of the pairs found, about 2 KB each.
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt32
 
-from selection.artifacts import atomic_folder, has_manifest, read_manifest, write_manifest
 from selection.errors import ConfigError
 from selection.progress import Progress
 from trainer.datasets.near_duplicates import first_of_each, minhash
 from trainer.datasets.python_functions import Function, functions_of
+from trainer.datasets.shard_writer import (
+    PAIRS_PER_SHARD,
+    find_dataset,
+    run_all,
+    split_part,
+    write_dataset,
+)
 
 NEAR_DUPLICATE_SIMILARITY = 0.8
 MIN_HELDOUT_PAIRS = 2_000
 HELDOUT_SHARE, MAX_HELDOUT_SHARE = 0.08, 0.25
-MAX_PACKAGE_SHARE_OF_HELDOUT = 0.25
-PAIRS_PER_SHARD = 2_048
+MAX_PACKAGE_SHARE = 0.25
 SEED = 0
-PARTS = ("train", "heldout")
+PARTS = ("train", "validation", "heldout")
 
-_KIND = "dataset"
 _FILES_PER_TASK = 64
 _Task = list[tuple[Path, Path]]  # root, file
 _SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -79,8 +84,8 @@ class Pair:
         """Orders pairs as if at random."""
         return _hash(*map(str, self.position))
 
-    def sample(self, key: str) -> dict[str, str]:
-        """The pair as webdataset's writer wants it."""
+    def sample(self) -> dict[str, str]:
+        """The parts of the pair, as webdataset's writer wants them."""
         origin = {
             "package": self.package,
             "path": self.path,
@@ -89,7 +94,6 @@ class Pair:
             "line": self.function.line,
         }
         return {
-            "__key__": key,
             "txt": self.function.doc,
             "py": self.function.body + "\n",
             "json": json.dumps(origin, sort_keys=True) + "\n",
@@ -107,7 +111,7 @@ def write_code_search(
 
     Args:
         folder: the artifact to make.
-        limit: training pairs at most; the held-out part is then capped at an eighth of it, or
+        limit: training pairs at most; each of the other parts is then capped at an eighth of it, or
             2,000 pairs if that is more. None keeps all.
         num_workers: processes that parse.
         progress: told of files parsed and pairs written.
@@ -118,30 +122,30 @@ def write_code_search(
         The manifest: `num_pairs` and `packages` of each part, what was skipped, and the parameters.
 
     Raises:
-        ConfigError: `folder` holds something else, or `roots` hold too little for both parts.
+        ConfigError: `folder` holds something else, or `roots` hold too little for all parts.
         ArtifactError: the data set in `folder` is damaged.
     """
     chosen = installed_roots() if roots is None else roots
     roots = sorted({root.resolve() for root in chosen})
     parameters = {"limit": limit, "roots": [str(root) for root in roots], **_constants()}
-    if has_manifest(folder):
-        return _existing(folder, parameters)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not an empty folder; choose another one, or delete it")
+    if manifest := find_dataset(folder, parameters):
+        return manifest
     found, counts = _find_pairs(roots, num_workers, progress)
     pairs = deduplicate(found)
     counts["num_near_or_exact_duplicates"] = len(found) - len(pairs)
-    parts = cap(*split_by_package(pairs), limit)
-    if not all(parts):
+    parts = cap(split_by_package(pairs), limit)
+    if not all(parts.values()):
         raise ConfigError(
             f"roots: found {len(pairs)} pairs in {len({pair.package for pair in pairs})} packages of "
-            f"{', '.join(map(str, roots))}, too few for a training and a held-out part; add roots"
+            f"{', '.join(map(str, roots))}, too few for {len(PARTS)} parts; add roots"
         )
-    with atomic_folder(folder) as temporary:
-        files = _write_shards(temporary, dict(zip(PARTS, parts, strict=True)), progress)
-        content = {name: _summary(part) for name, part in zip(PARTS, parts, strict=True)}
-        write_manifest(temporary, _KIND, files, {"parameters": parameters, **counts, **content})
-    return read_manifest(folder, _KIND, hashes=False)
+    shards = []
+    for part, pairs in parts.items():
+        samples = [pair.sample() for pair in pairs]
+        shards += split_part(part, len(samples), partial(_slice, samples))
+        counts[part] = {"packages": _packages(pairs)}
+    # By one process: the samples are here already, and writing them takes less time than sending them.
+    return write_dataset(folder, parameters, shards, 1, progress, counts)
 
 
 def installed_roots() -> list[Path]:
@@ -166,30 +170,29 @@ def deduplicate(pairs: Sequence[Pair]) -> list[Pair]:
     return [distinct[row] for row in np.flatnonzero(kept)]
 
 
-def split_by_package(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Divide pairs into a training and a held-out part that share no package."""
+def split_by_package(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Divide pairs into the `PARTS`, which share no package."""
     sizes = Counter(pair.package for pair in pairs)
     target = max(MIN_HELDOUT_PAIRS, HELDOUT_SHARE * len(pairs))
     target = min(target, MAX_HELDOUT_SHARE * len(pairs))
-    heldout: set[str] = set()
-    num_heldout = 0
-    for package in sorted(sizes, key=_hash):
-        if num_heldout < target and sizes[package] <= MAX_PACKAGE_SHARE_OF_HELDOUT * target:
-            heldout.add(package)
-            num_heldout += sizes[package]
-    train = [pair for pair in pairs if pair.package not in heldout]
-    return train, [pair for pair in pairs if pair.package in heldout]
+    part_of = dict.fromkeys(sizes, "train")
+    for part in ("heldout", "validation"):
+        num_taken = 0
+        for package in sorted(sizes, key=_hash):
+            is_free = part_of[package] == "train"
+            if is_free and num_taken < target and sizes[package] <= MAX_PACKAGE_SHARE * target:
+                part_of[package] = part
+                num_taken += sizes[package]
+    return {part: [pair for pair in pairs if part_of[pair.package] == part] for part in PARTS}
 
 
-def cap(
-    train: Sequence[Pair], heldout: Sequence[Pair], limit: int | None
-) -> tuple[list[Pair], list[Pair]]:
-    """Shuffle both parts and keep the first of each, as `write_code_search` says."""
-    max_heldout = None if limit is None else max(MIN_HELDOUT_PAIRS, limit // 8)
-    return (
-        sorted(train, key=lambda pair: pair.shuffle_key)[:limit],
-        sorted(heldout, key=lambda pair: pair.shuffle_key)[:max_heldout],
-    )
+def cap(parts: Mapping[str, Sequence[Pair]], limit: int | None) -> dict[str, list[Pair]]:
+    """Shuffle all parts and keep the first of each, as `write_code_search` says."""
+    most = None if limit is None else max(MIN_HELDOUT_PAIRS, limit // 8)
+    return {
+        part: sorted(pairs, key=lambda pair: pair.shuffle_key)[: limit if part == "train" else most]
+        for part, pairs in parts.items()
+    }
 
 
 def _hash(*words: str) -> bytes:
@@ -198,6 +201,7 @@ def _hash(*words: str) -> bytes:
 
 def _constants() -> dict[str, Any]:
     return {
+        "parts": list(PARTS),
         "seed": SEED,
         "pairs_per_shard": PAIRS_PER_SHARD,
         "near_duplicate_similarity": NEAR_DUPLICATE_SIMILARITY,
@@ -205,22 +209,9 @@ def _constants() -> dict[str, Any]:
     }
 
 
-def _existing(folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
-    manifest = read_manifest(folder, _KIND, hashes=False)
-    found = manifest.get("parameters", {})
-    different = [name for name in parameters if found.get(name) != parameters[name]]
-    if different:
-        name = different[0]
-        raise ConfigError(
-            f"{folder}: holds a data set made with {name} = {found.get(name)!r}, expected "
-            f"{parameters[name]!r}; choose another folder, or delete this one"
-        )
-    return manifest
-
-
 def _find_pairs(
     roots: Sequence[Path], num_workers: int, progress: Progress
-) -> tuple[list[Pair], dict[str, int]]:
+) -> tuple[list[Pair], dict[str, Any]]:
     files = [(root, path) for root in roots for path in _python_files(root)]
     tasks = [
         files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)
@@ -228,7 +219,7 @@ def _find_pairs(
     pairs: list[Pair] = []
     num_unparsable = num_done = 0
     progress("parse", 0, len(files), "files")
-    for task, (found, unparsable) in _run(tasks, num_workers):
+    for task, (found, unparsable) in run_all(_pairs_of_files, tasks, num_workers):
         pairs += found
         num_unparsable += unparsable
         num_done += len(task)
@@ -239,23 +230,6 @@ def _find_pairs(
         "num_unparsable_files": num_unparsable,
         "num_pairs_found": len(pairs),
     }
-
-
-def _run(
-    tasks: Sequence[_Task], num_workers: int
-) -> Iterator[tuple[_Task, tuple[list[Pair], int]]]:
-    if min(num_workers, len(tasks)) <= 1:
-        yield from ((task, _pairs_of_files(task)) for task in tasks)
-        return
-    # Spawned, not forked: the caller may run threads, of torch or of Ray.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=spawn)
-    try:
-        running = {pool.submit(_pairs_of_files, task): task for task in tasks}
-        for finished in as_completed(running):
-            yield running[finished], finished.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _python_files(root: Path) -> Iterator[Path]:
@@ -282,31 +256,10 @@ def _pairs_of_files(files: _Task) -> tuple[list[Pair], int]:
     return pairs, num_unparsable
 
 
-def _write_shards(
-    folder: Path, parts: Mapping[str, Sequence[Pair]], progress: Progress
-) -> list[str]:
-    """Write all parts and return the names of the files."""
-    total, num_done = sum(map(len, parts.values())), 0
-    names = []
-    for part, pairs in parts.items():
-        (folder / part).mkdir()
-        for number, start in enumerate(range(0, len(pairs), PAIRS_PER_SHARD)):
-            names.append(f"{part}/shard-{number:06d}.tar")
-            shard = pairs[start : start + PAIRS_PER_SHARD]
-            _write_shard(folder / names[-1], start, shard)
-            num_done += len(shard)
-            progress("write", num_done, total)
-    return names
+def _slice(samples: list[dict[str, str]], start: int, stop: int) -> Callable[[], list]:
+    return partial(list, samples[start:stop])
 
 
-def _write_shard(path: Path, first: int, pairs: Sequence[Pair]) -> None:
-    from webdataset.writer import TarWriter  # imports torch, which the parsing processes never need
-
-    with path.open("wb") as file, TarWriter(file, user="", group="", mtime=0) as tar:
-        for number, pair in enumerate(pairs, start=first):
-            tar.write(pair.sample(f"{number:08d}"))
-
-
-def _summary(pairs: Sequence[Pair]) -> dict[str, Any]:
-    sizes = Counter(pair.package for pair in pairs)
-    return {"num_pairs": len(pairs), "packages": dict(sorted(sizes.items()))}
+def _packages(pairs: Sequence[Pair]) -> dict[str, int]:
+    """Pairs of each package."""
+    return dict(sorted(Counter(pair.package for pair in pairs).items()))

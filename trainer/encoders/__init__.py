@@ -3,7 +3,7 @@
 An encoder is a module with a name in `EncoderConfig`. Whatever it needs before training, such as a tokenizer, is
 made once by `prepare_encoder` and lies in a folder that every rank and every embedding worker opens.
 
-To add one: a settings class in `trainer/config.py`, a module with `prepare` and `build` in this folder, and a
+To add one: a settings class in `trainer/encoder_config.py`, a module with `prepare` and `build` in this folder, and a
 line in `_MODULES`.
 
 Legend: b pairs, d dims.
@@ -22,20 +22,31 @@ from torch import Tensor, nn
 from selection.progress import Progress
 from selection.shards import Sample
 from trainer.config import EncoderConfig
+from trainer.views import Draw
 
 Side = Literal["u", "v"]
 
 Batch = dict[Side, Tensor]
 """The inputs of b pairs, by side; row i of both belongs to pair i."""
 
-_MODULES = {"text_transformer": "trainer.encoders.text_transformer"}
+_MODULES = {
+    "text_transformer": "trainer.encoders.text_transformer",
+    "towers": "trainer.encoders.towers",
+}
 
 
 class Collate(Protocol):
     """Turns samples into a batch of CPU tensors; picklable."""
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """The batch of `samples`, in that order."""
+    def __call__(self, samples: Sequence[Sample], draw: Draw | None = None) -> Batch:
+        """Make the batch of `samples`, in that order.
+
+        Args:
+            samples: of the data set.
+            draw: in training, which random views to take, for encoders that take any. None, for selection and
+                retrieval, takes the samples as they are, or, where both sides are views of one part, two views that
+                are the same in every round.
+        """
         ...
 
 
@@ -66,7 +77,7 @@ class Encoder(nn.Module):
     collate: Collate
 
     @abstractmethod
-    def tokenize(self, side: Side, texts: Sequence[bytes]) -> Tensor:
+    def to_inputs(self, side: Side, parts: Sequence[bytes]) -> Tensor:
         """Turn raw parts into what `embed` takes, as `collate` does; for queries from outside the data set."""
 
     @abstractmethod

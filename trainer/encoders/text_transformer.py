@@ -57,9 +57,9 @@ class TextTransformer(Encoder):
         for embedding in (self.tokens, self.positions, self.sides):
             nn.init.normal_(embedding.weight, std=_INIT_STD)
 
-    def tokenize(self, side: Side, texts: Sequence[bytes]) -> Int64[Tensor, "b t"]:
+    def to_inputs(self, side: Side, parts: Sequence[bytes]) -> Int64[Tensor, "b t"]:
         """See `Encoder`."""
-        return self._tokenizer.tokenize(side, texts)
+        return self._tokenizer.tokenize(side, parts)
 
     def embed(self, side: Side, inputs: Int64[Tensor, "b t"]) -> Float[Tensor, "b d"]:
         """See `Encoder`."""

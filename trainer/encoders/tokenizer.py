@@ -10,7 +10,7 @@ Legend: b pairs, t tokens of the longest text.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from selection.artifacts import atomic_folder, has_manifest, read_manifest, writ
 from selection.errors import ArtifactError
 from selection.progress import Progress
 from selection.shards import Sample
-from trainer.config import TextTransformerConfig
+from trainer.encoder_config import TextTowerConfig, TextTransformerConfig
 from trainer.encoders import Batch, PairReader, Side
+from trainer.views import Draw
 
 KIND = "encoder"
 PAD_ID = 0
@@ -41,28 +42,42 @@ _MAX_BYTES_PER_TOKEN = 16
 
 
 @dataclass(frozen=True)
+class TextPart:
+    """A text of each sample, as far as an encoder reads it."""
+
+    part: str
+    max_tokens: int
+
+    def of(self, sample: Sample, side: Side) -> str:
+        """The text.
+
+        Raises:
+            ArtifactError: the sample lacks it.
+        """
+        return decode(read_part(sample, self.part, side), self.max_tokens)
+
+
+@dataclass(frozen=True)
 class PairTokenizer:
     """Turns samples into token ids; a plain value that reader processes get a copy of.
 
     Attributes:
         tokenizer: the vocabulary.
-        parts: the extension that each side reads.
-        max_tokens: tokens that each side keeps.
+        parts: the text that each side reads.
     """
 
     tokenizer: Tokenizer
-    parts: dict[Side, str]
-    max_tokens: dict[Side, int]
+    parts: dict[Side, TextPart]
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """Token ids of both sides.
+    def __call__(self, samples: Sequence[Sample], draw: Draw | None = None) -> Batch:
+        """Token ids of both sides; there are no random views.
 
         Raises:
             ArtifactError: a sample lacks a part.
         """
         return {
-            side: self.tokenize(side, [read_part(sample, part, side) for sample in samples])
-            for side, part in self.parts.items()
+            side: self.tokenize(side, [read_part(sample, text.part, side) for sample in samples])
+            for side, text in self.parts.items()
         }
 
     def tokenize(self, side: Side, texts: Sequence[bytes]) -> Int64[Tensor, "b t"]:
@@ -70,15 +85,20 @@ class PairTokenizer:
 
         A text without any token becomes the one token `EMPTY_ID`, so that each row has something to average.
         """
-        limit = self.max_tokens[side]
-        encodings = self.tokenizer.encode_batch_fast([_decode(text, limit) for text in texts])
-        rows = [encoding.ids[:limit] or [EMPTY_ID] for encoding in encodings]
-        longest = max(map(len, rows))
-        width = min(-longest // _PAD_MULTIPLE * -_PAD_MULTIPLE, limit)
-        token_ids = np.full((len(rows), width), PAD_ID, dtype=np.int64)
-        for row, ids in zip(token_ids, rows, strict=True):
-            row[: len(ids)] = ids
-        return torch.from_numpy(token_ids)
+        limit = self.parts[side].max_tokens
+        encodings = self.tokenizer.encode_batch_fast([decode(text, limit) for text in texts])
+        return pad([encoding.ids[:limit] for encoding in encodings], limit, PAD_ID)
+
+
+def pad(rows: Sequence[list[int]], limit: int, pad_id: int) -> Int64[Tensor, "b t"]:
+    """Token ids as one tensor, as `PairTokenizer.tokenize` says; no row is longer than `limit`."""
+    rows = [row or [EMPTY_ID] for row in rows]
+    longest = max(map(len, rows))
+    width = min(-longest // _PAD_MULTIPLE * -_PAD_MULTIPLE, limit)
+    token_ids = np.full((len(rows), width), pad_id, dtype=np.int64)
+    for row, ids in zip(token_ids, rows, strict=True):
+        row[: len(ids)] = ids
+    return torch.from_numpy(token_ids)
 
 
 def prepare_tokenizer(
@@ -93,7 +113,7 @@ def prepare_tokenizer(
     if has_manifest(folder):
         read_manifest(folder, KIND, fields)
         return
-    tokenizer = train_tokenizer(config, index, progress)
+    tokenizer = train_tokenizer(config, _text_parts(config), index, progress)
     with atomic_folder(folder) as temporary:
         tokenizer.save(str(temporary / _FILE))
         write_manifest(temporary, KIND, [_FILE], fields)
@@ -106,17 +126,30 @@ def open_tokenizer(config: TextTransformerConfig, folder: Path) -> PairTokenizer
         ArtifactError: it is incomplete, altered or of other settings.
     """
     read_manifest(folder, KIND, _settings(config))
-    return PairTokenizer(
-        Tokenizer.from_file(str(folder / _FILE)),
-        {"u": config.u_part, "v": config.v_part},
-        {"u": config.u_max_tokens, "v": config.v_max_tokens},
-    )
+    return PairTokenizer(Tokenizer.from_file(str(folder / _FILE)), _text_parts(config))
+
+
+def _text_parts(config: TextTransformerConfig) -> dict[Side, TextPart]:
+    return {
+        "u": TextPart(config.u_part, config.u_max_tokens),
+        "v": TextPart(config.v_part, config.v_max_tokens),
+    }
 
 
 def train_tokenizer(
-    config: TextTransformerConfig, index: PairReader, progress: Progress
+    config: TextTransformerConfig | TextTowerConfig,
+    parts: Mapping[Side, TextPart],
+    index: PairReader,
+    progress: Progress,
 ) -> Tokenizer:
-    """Train a byte-level BPE vocabulary on both sides of the pairs, as far as the encoder reads them."""
+    """Train a byte-level BPE vocabulary.
+
+    Args:
+        config: size of the vocabulary, and what it takes for a word.
+        parts: the texts to train on.
+        index: the training pairs.
+        progress: told how many pairs have been read.
+    """
     tokenizer = Tokenizer(models.BPE())
     if config.split_words:
         _split_words(tokenizer)
@@ -130,7 +163,7 @@ def train_tokenizer(
         max_token_length=_MAX_BYTES_PER_TOKEN,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_training_texts(config, index, progress), trainer)
+    tokenizer.train_from_iterator(_training_texts(parts, index, progress), trainer)
     return tokenizer
 
 
@@ -166,24 +199,25 @@ def read_part(sample: Sample, part: str, side: Side) -> bytes:
     found = ", ".join(sorted(name for name in sample if name != "__key__")) or "none"
     raise ArtifactError(
         f"sample {sample['__key__']!r}: found parts {found}, expected {part!r} for side {side}; "
-        f"set {side}_part to a part that every sample has, or leave this sample out"
+        f"let {side} read a part that every sample has, or leave this sample out"
     )
 
 
 def _training_texts(
-    config: TextTransformerConfig, index: PairReader, progress: Progress
+    parts: Mapping[Side, TextPart], index: PairReader, progress: Progress
 ) -> Iterator[str]:
     stride = -(-len(index) // MAX_TRAINING_PAIRS)
     ids = np.arange(0, len(index), stride)
     for start in range(0, len(ids), _CHUNK_PAIRS):
         progress("tokenizer", start, len(ids))
         for sample in index.read(ids[start : start + _CHUNK_PAIRS]):
-            yield _decode(read_part(sample, config.u_part, "u"), config.u_max_tokens)
-            yield _decode(read_part(sample, config.v_part, "v"), config.v_max_tokens)
+            for side, text in parts.items():
+                yield text.of(sample, side)
     progress("tokenizer", len(ids), len(ids))
 
 
-def _decode(text: bytes, max_tokens: int) -> str:
+def decode(text: bytes, max_tokens: int) -> str:
+    """As much of a text as can matter."""
     # Texts can be whole files, and what lies beyond max_tokens of the longest tokens is never read.
     return text[: max_tokens * _MAX_BYTES_PER_TOKEN].decode("utf-8", errors="replace")
 

@@ -8,8 +8,8 @@ from webdataset.compat import WebDataset
 
 from selection.errors import ConfigError
 from selection.progress import silent
-from trainer.datasets import code_search
-from trainer.datasets.code_search import cap, write_code_search
+from trainer.datasets import code_search, shard_writer
+from trainer.datasets.code_search import PARTS, cap, write_code_search
 from trainer.datasets.near_duplicates import first_of_each, minhash
 from trainer.datasets.python_functions import first_paragraph, functions_of, is_sentence
 
@@ -56,6 +56,10 @@ def samples(folder, part):
     urls = sorted(str(path) for path in (folder / part).glob("*.tar"))
     dataset = WebDataset(urls, shardshuffle=False).decode()
     return [sample for sample in dataset]  # noqa: C416  # pyright: ignore
+
+
+def all_packages(manifest):
+    return {name: size for part in PARTS for name, size in manifest[part]["packages"].items()}
 
 
 def functions_in(tmp_path, source):
@@ -175,9 +179,9 @@ def test_nothing_is_imported_or_run(tmp_path, root):
     assert manifest["num_pairs_found"] == NUM_PACKAGES * FUNCTIONS_PER_PACKAGE + 1
 
 
-def test_webdataset_reads_both_parts(tmp_path, root):
+def test_webdataset_reads_all_parts(tmp_path, root):
     manifest = write(tmp_path, root)
-    for part in ("train", "heldout"):
+    for part in PARTS:
         found = samples(tmp_path / "data", part)
         assert [sample["__key__"] for sample in found] == [f"{n:08d}" for n in range(len(found))]
         assert len(found) == manifest[part]["num_pairs"] > 0
@@ -193,12 +197,13 @@ def test_webdataset_reads_both_parts(tmp_path, root):
 
 def test_parts_share_no_package_and_miss_no_pair(tmp_path, root):
     manifest = write(tmp_path, root)
-    train, heldout = (manifest[part]["packages"] for part in ("train", "heldout"))
-    assert not set(train) & set(heldout)
-    assert set(train) | set(heldout) == {f"p{n}" for n in range(NUM_PACKAGES)}
+    packages = [name for part in PARTS for name in manifest[part]["packages"]]
+    assert sorted(packages) == sorted(f"p{n}" for n in range(NUM_PACKAGES))
+    sizes = {part: sum(manifest[part]["packages"].values()) for part in PARTS}
     total = NUM_PACKAGES * FUNCTIONS_PER_PACKAGE
-    assert sum(heldout.values()) == pytest.approx(total / 4, abs=FUNCTIONS_PER_PACKAGE)
-    assert sum(train.values()) + sum(heldout.values()) == total
+    assert sum(sizes.values()) == total
+    for part in ("validation", "heldout"):
+        assert sizes[part] == pytest.approx(total / 4, abs=FUNCTIONS_PER_PACKAGE)
 
 
 def test_packages_mix_in_the_order(tmp_path, root):
@@ -239,7 +244,7 @@ def test_duplicates_keep_the_first(tmp_path, root, change):
     (root / "zz_copy.py").write_text(change((root / "p1.py").read_text()))
     manifest = write(tmp_path, root)
     assert manifest["num_near_or_exact_duplicates"] == FUNCTIONS_PER_PACKAGE
-    packages = manifest["train"]["packages"] | manifest["heldout"]["packages"]
+    packages = all_packages(manifest)
     assert packages["p1"] == FUNCTIONS_PER_PACKAGE
     assert "zz_copy" not in packages
 
@@ -249,7 +254,7 @@ def test_the_first_is_the_first_by_name_not_on_disk(tmp_path, root):
     for name in copied:
         (root / f"a_{name}.py").write_text((root / f"{name}.py").read_text())
     manifest = write(tmp_path, root)
-    packages = manifest["train"]["packages"] | manifest["heldout"]["packages"]
+    packages = all_packages(manifest)
     assert not set(copied) & set(packages)
     assert {f"a_{name}" for name in copied} <= set(packages)
 
@@ -307,7 +312,7 @@ def file_hashes(manifest):
 
 def test_the_same_files_whatever_the_number_of_processes(tmp_path, root, monkeypatch):
     monkeypatch.setattr(code_search, "_FILES_PER_TASK", 3)
-    monkeypatch.setattr(code_search, "PAIRS_PER_SHARD", 16)
+    monkeypatch.setattr(shard_writer, "PAIRS_PER_SHARD", 16)
     one = write(tmp_path, root, name="one", num_workers=1)
     two = write(tmp_path, root, name="two", num_workers=2)
     assert file_hashes(one) == file_hashes(two)
@@ -321,12 +326,12 @@ def test_a_limit_keeps_a_prefix(tmp_path, root):
     assert [sample["py"] for sample in some] == [sample["py"] for sample in everything[:20]]
 
 
-def test_a_limit_caps_the_heldout_part(root, monkeypatch):
+def test_a_limit_caps_the_other_parts(root, monkeypatch):
     monkeypatch.setattr(code_search, "MIN_HELDOUT_PAIRS", 3)
     pairs, _ = code_search._find_pairs([root], 1, silent)
-    assert list(map(len, cap(pairs, pairs, 80))) == [80, 10]
-    assert list(map(len, cap(pairs, pairs, 8))) == [8, 3]
-    assert list(map(len, cap(pairs, pairs, None))) == [len(pairs), len(pairs)]
+    parts = dict.fromkeys(PARTS, pairs)
+    for limit, sizes in ((80, [80, 10, 10]), (8, [8, 3, 3]), (None, [len(pairs)] * 3)):
+        assert [len(part) for part in cap(parts, limit).values()] == sizes
 
 
 def test_a_second_call_does_nothing(tmp_path, root):
@@ -365,10 +370,10 @@ def test_too_few_packages_are_refused(tmp_path):
 
 
 def test_a_crash_leaves_nothing(tmp_path, root, monkeypatch):
-    def fail(path, first, pairs):
+    def fail(folder, shard):
         raise OSError("disk full")
 
-    monkeypatch.setattr(code_search, "_write_shard", fail)
+    monkeypatch.setattr(shard_writer, "_write", fail)
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path, root)
     assert not (tmp_path / "data").exists()

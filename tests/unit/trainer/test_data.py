@@ -22,7 +22,7 @@ def schedule(tmp_path):
 def test_ranks_together_read_the_batches_of_the_schedule(schedule, world_size):
     samplers = [RankSampler(schedule, 0, 10, rank, world_size) for rank in range(world_size)]
     for step, slices in enumerate(zip(*samplers, strict=True)):
-        assert list(chain(*slices)) == schedule.batch_at(step).tolist()
+        assert list(chain(*(part.ids for part in slices))) == schedule.batch_at(step).tolist()
     assert step == 9
 
 
@@ -39,7 +39,7 @@ def test_an_epoch_takes_every_batch_once_and_is_ordered_once(schedule, monkeypat
     monkeypatch.setattr(
         type(schedule), "epoch_order", lambda self, epoch: calls.append(epoch) or order(self, epoch)
     )
-    steps = list(RankSampler(schedule, 0, 10, 0, 1))
+    steps = [step.ids for step in RankSampler(schedule, 0, 10, 0, 1)]
     assert calls == [0, 1]
     first, second = steps[:5], steps[5:]
     assert (
@@ -50,21 +50,28 @@ def test_an_epoch_takes_every_batch_once_and_is_ordered_once(schedule, monkeypat
     assert first != second
 
 
-def collate_keys(samples):
-    return {"u": [sample["__key__"] for sample in samples], "v": []}
+def collate_keys(samples, draw):
+    return {"u": [sample["__key__"] for sample in samples], "v": draw}
 
 
 @pytest.mark.parametrize("reader_processes", [0, 1])
 def test_the_loader_keeps_the_order(schedule, pairs, reader_processes):
     sampler = RankSampler(schedule, 2, 7, 1, 3)
     batches = list(round_loader(pairs, collate_keys, sampler, reader_processes))
-    assert [[int(key) for key in batch["u"]] for batch in batches] == list(sampler)
+    read = [([int(key) for key in batch["u"]], tuple(batch["v"])) for batch in batches]
+    assert read == list(sampler)
 
 
 def test_a_batch_is_one_read(schedule, pairs):
     sampler = RankSampler(schedule, 0, 3, 0, 2)
     list(round_loader(pairs, collate_keys, sampler))
-    assert pairs.reads == list(sampler)
+    assert pairs.reads == [step.ids for step in sampler]
+
+
+def test_draws_are_those_of_the_step_whatever_the_rank_and_where_it_starts(schedule):
+    everything = [step.draw for step in RankSampler(schedule, 0, 10, 0, 1)]
+    assert everything == [(5, 2, step) for step in range(10)]
+    assert [step.draw for step in RankSampler(schedule, 7, 10, 2, 3)] == everything[7:]
 
 
 def test_the_stopwatch_passes_everything_on():

@@ -51,3 +51,14 @@ def test_an_incomplete_checkpoint_is_refused(checkpoint, encoder_config, encoder
     (checkpoint / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match="complete checkpoint"):
         CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 64, 100])
+def test_a_whole_data_set_is_embedded_in_the_order_of_its_ids(
+    checkpoint, encoder_config, encoder_folder, pairs, batch_size
+):
+    embedder = CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)
+    U, V = embedder.embed_all(pairs, batch_size)
+    expected = embedder(pairs.samples)
+    np.testing.assert_allclose(U, expected[0], atol=1e-6)
+    np.testing.assert_allclose(V, expected[1], atol=1e-6)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainer.evaluate import RECALL_AT, partner_ranks, retrieval_metrics
+from trainer.evaluate import RECALL_AT, corrupted_retrieval, partner_ranks, retrieval_metrics
 
 
 def unit_rows(rng, n, d):
@@ -53,3 +53,33 @@ def test_duplicates_count_against_the_model_on_every_kernel_path():
     expected = np.ones(333)
     expected[:33] = expected[300:] = 2
     assert np.array_equal(partner_ranks(U, U, block_bytes=10_000), expected)
+
+
+@pytest.mark.parametrize("num_corruptions", [1, 4, 7])
+def test_corrupted_retrieval_equals_a_search_in_each_pool(num_corruptions):
+    rng = np.random.default_rng(4)
+    num_images = 30
+    U = unit_rows(rng, num_images * num_corruptions, 5)
+    V = unit_rows(rng, num_images * num_corruptions, 5) * 0.9 + U
+    V /= np.linalg.norm(V, axis=1, keepdims=True)
+    found = corrupted_retrieval(U, V, num_corruptions)
+    for name, queries, pool in (("u_to_v", U, V), ("v_to_u", V, U)):
+        hits = 0
+        for image in range(num_images):
+            rows = range(image * num_corruptions, (image + 1) * num_corruptions)
+            for query in rows:
+                hits += query == max(rows, key=lambda row: queries[query] @ pool[row])
+        assert found[f"{name}/recall_at_1"] == pytest.approx(hits / len(U))
+    assert found["chance"] == 1 / num_corruptions
+
+
+def test_corrupted_retrieval_is_at_chance_for_who_cannot_tell():
+    rng = np.random.default_rng(5)
+    U, V = unit_rows(rng, 19 * 400, 8), unit_rows(rng, 19 * 400, 8)
+    found = corrupted_retrieval(U, V, 19)
+    assert found["u_to_v/recall_at_1"] == pytest.approx(1 / 19, abs=0.01)
+    # All corruptions of an image in one place: ties count against the model.
+    same = np.repeat(unit_rows(rng, 400, 8), 19, axis=0)
+    assert corrupted_retrieval(same, same, 19)["u_to_v/recall_at_1"] == 0
+    with pytest.raises(ValueError, match="do not make pools of 18"):
+        corrupted_retrieval(U, V, 18)

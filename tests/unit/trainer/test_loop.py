@@ -71,7 +71,7 @@ def one_rank(monkeypatch):
 @pytest.fixture
 def plan():
     config = TrainConfig(batch_size=4, num_ranks=1, log_every_steps=3, checkpoint_every_steps=4)
-    return RoundPlan(config, seed=0, steps_per_epoch=5, num_epochs=2, total_steps=40)
+    return RoundPlan(config, seed=0, steps_per_epoch=5, num_epochs=2, total_steps=40, num_steps=10)
 
 
 def run(plan, position, engine=None):

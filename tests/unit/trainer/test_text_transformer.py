@@ -72,13 +72,13 @@ def test_a_text_does_not_depend_on_its_neighbours(encoder, pairs):
 
 
 def test_an_empty_text_has_an_embedding(encoder):
-    embeddings = encoder.embed("u", encoder.tokenize("u", [b"", b"a b"]))
+    embeddings = encoder.embed("u", encoder.to_inputs("u", [b"", b"a b"]))
     assert torch.isfinite(embeddings).all()
     assert not torch.allclose(embeddings[0], embeddings[1])
 
 
 def test_the_sides_differ(encoder):
-    ids = encoder.tokenize("u", [b"abc de"])
+    ids = encoder.to_inputs("u", [b"abc de"])
     assert not torch.allclose(encoder.embed("u", ids), encoder.embed("v", ids))
 
 

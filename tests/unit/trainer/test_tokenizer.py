@@ -12,30 +12,38 @@ from selection.artifacts import hash_file, read_manifest
 from selection.errors import ArtifactError
 from selection.progress import silent
 from trainer.encoders import prepare_encoder, tokenizer
-from trainer.encoders.tokenizer import EMPTY_ID, PAD_ID, open_tokenizer, read_part, train_tokenizer
+from trainer.encoders.tokenizer import (
+    EMPTY_ID,
+    PAD_ID,
+    TextPart,
+    open_tokenizer,
+    read_part,
+    train_tokenizer,
+)
 
+TEXTS = {"u": TextPart("txt", 12), "v": TextPart("py", 20)}
 TRAIN_AGAIN = """
 import pickle, sys
 from selection.progress import silent
 from trainer.config import TextTransformerConfig
-from trainer.encoders.tokenizer import train_tokenizer
-samples, config = pickle.load(sys.stdin.buffer)
+from trainer.encoders.tokenizer import TextPart, train_tokenizer
+samples, config, texts = pickle.load(sys.stdin.buffer)
 class Pairs:
     def __len__(self):
         return len(samples)
     def read(self, ids):
         return [samples[number] for number in ids]
-sys.stdout.write(train_tokenizer(TextTransformerConfig(**config), Pairs(), silent).to_str())
+sys.stdout.write(train_tokenizer(TextTransformerConfig(**config), texts, Pairs(), silent).to_str())
 """
 
 
 @pytest.mark.parametrize("parallel", ["false", "true"])
 def test_training_gives_the_same_file_in_any_process(pairs, encoder_config, parallel):
-    expected = train_tokenizer(encoder_config, pairs, silent).to_str()
+    expected = train_tokenizer(encoder_config, TEXTS, pairs, silent).to_str()
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": parallel, "PYTHONHASHSEED": "7"}
     found = subprocess.run(
         [sys.executable, "-c", TRAIN_AGAIN],
-        input=pickle.dumps((pairs.samples, encoder_config.model_dump())),
+        input=pickle.dumps((pairs.samples, encoder_config.model_dump(), TEXTS)),
         capture_output=True,
         env=environment,
         cwd=Path(tokenizer.__file__).parents[2],
@@ -47,7 +55,9 @@ def test_training_gives_the_same_file_in_any_process(pairs, encoder_config, para
 def test_pairs_are_read_in_chunks_in_id_order(pairs, encoder_config, monkeypatch):
     monkeypatch.setattr(tokenizer, "_CHUNK_PAIRS", 10)
     reports = []
-    train_tokenizer(encoder_config, pairs, lambda stage, done, total, unit="": reports.append(done))
+    train_tokenizer(
+        encoder_config, TEXTS, pairs, lambda stage, done, total, unit="": reports.append(done)
+    )
     assert [len(ids) for ids in pairs.reads] == [10] * 6 + [4]
     assert list(chain(*pairs.reads)) == list(range(64))
     assert reports[0] == 0
@@ -56,7 +66,7 @@ def test_pairs_are_read_in_chunks_in_id_order(pairs, encoder_config, monkeypatch
 
 def test_at_most_so_many_pairs_are_read(pairs, encoder_config, monkeypatch):
     monkeypatch.setattr(tokenizer, "MAX_TRAINING_PAIRS", 20)
-    train_tokenizer(encoder_config, pairs, silent)
+    train_tokenizer(encoder_config, TEXTS, pairs, silent)
     assert pairs.reads == [list(range(0, 64, 4))]
 
 
@@ -121,7 +131,7 @@ def test_broken_utf8_is_replaced(encoder_config, encoder_folder):
 def test_a_missing_part_is_named():
     sample = {"__key__": "000007", "txt": b"", "json": b""}
     with pytest.raises(
-        ArtifactError, match=r"'000007': found parts json, txt, expected 'py'.*v_part"
+        ArtifactError, match=r"'000007': found parts json, txt, expected 'py'.*let v read"
     ):
         read_part(sample, "py", "v")
 
@@ -135,12 +145,12 @@ def test_the_collate_function_travels_to_other_processes(pairs, encoder_config, 
 
 def test_split_words_shares_tokens_between_spellings(pairs, encoder_config):
     config = encoder_config.model_copy(update={"split_words": True})
-    trained = train_tokenizer(config, pairs, silent)
+    trained = train_tokenizer(config, TEXTS, pairs, silent)
 
     def ids(text):
         return trained.encode(text).ids
 
     assert ids("read_file") == ids("readFile") == ids("Read\n   File")
     assert ids("a.b(c)") == ids("a . b ( c )")
-    plain = train_tokenizer(encoder_config, pairs, silent)
+    plain = train_tokenizer(encoder_config, TEXTS, pairs, silent)
     assert plain.encode("read_file").ids != plain.encode("readFile").ids
