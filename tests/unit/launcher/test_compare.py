@@ -45,7 +45,7 @@ def test_summary_adds_up_what_was_written(finished):
     assert summary.selection_s == 2.0
     assert summary.learning_s == 9.0
     assert summary.num_steps == 30
-    assert summary.num_alarms == 2
+    assert summary.alarms == [(1, "collapsed"), (2, "collapsed")]
     assert [r["u_to_v/mrr"] for r in summary.rounds] == [0.25, 1.25, 2.25]
 
 
