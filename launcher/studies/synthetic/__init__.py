@@ -1,0 +1,1 @@
+"""`coterie study synthetic`: free embeddings moved by SGD, with batches chosen in every way there is."""

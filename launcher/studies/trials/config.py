@@ -1,0 +1,110 @@
+"""What a study is: one YAML file that names a run's configuration, arms, seeds and budgets.
+
+Importing this module is cheap, as importing `launcher.config` is.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from launcher.config import RunConfig, load_config, parse_override, read_values, validate
+from selection.config import Settings
+from selection.errors import ConfigError
+
+Overrides = dict[str, Any]
+"""Values by dotted key, such as `selection.hardness.cluster_size: 8`."""
+
+
+class StudyConfig(Settings):
+    """Arms, all trained from the same configuration with the same seeds."""
+
+    study_dir: Path
+    """Folder of the study; it is made, and gone on with when it is there."""
+
+    base: Path
+    """Configuration of a run. Its `rounds` times its `epochs_per_round` are the epochs of every trial at equal steps;
+    how many rounds a trial has follows from the arm."""
+
+    settings: Overrides = Field(default={})
+    """What all trials change in `base`."""
+
+    arms: dict[str, Overrides] = Field(default={"random": {"selection.strategy": "random"}})
+    """What each arm changes, below `selection` only: everything else is equal, so that a step costs the same."""
+
+    axes: dict[str, dict[str, list[Any]]] = Field(default={})
+    """By the name of an arm, values by dotted key. Each value makes one more arm: that arm with one setting changed."""
+
+    reference: str = "random"
+    """The arm that all are compared with, seed by seed."""
+
+    seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=1)
+    """Each makes other first weights, other first batches and another order; the same ones for every arm."""
+
+    shares: list[float] = Field(default=[1.0])
+    """Budgets of seconds, as shares of what the reference needs for its epochs. For each of them every arm is trained
+    once more, as long as fits, selection counted, with a learning rate that falls over just that time."""
+
+    split: Literal["heldout", "validation"] = "heldout"
+    """Where arms are compared. Settings are chosen on `validation`; `heldout` is for what was chosen."""
+
+    metric: str = "u_to_v/mrr"
+    """Score of `metrics/rounds.jsonl`."""
+
+    trials_at_once: int = Field(default=1, ge=1)
+    """Trials side by side. They disturb each other's seconds even on CPUs of their own: memory is shared."""
+
+    cpus_per_trial: int | None = Field(default=None, ge=1)
+    """CPUs of each trial, on which it is held; null takes what its ranks need."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "StudyConfig":
+        for field, name in [("reference", self.reference), *(("axes", name) for name in self.axes)]:
+            if name not in self.arms:
+                raise ValueError(f"{field}: {name!r} is no arm; arms are {', '.join(self.arms)}")
+        if twice := [seed for seed in self.seeds if self.seeds.count(seed) > 1]:
+            raise ValueError(f"seeds: {twice[0]} is there twice; drop one")
+        if wrong := [share for share in self.shares if share <= 0]:
+            raise ValueError(f"shares: {wrong[0]:g} is not above 0; give shares such as 1.0")
+        return self
+
+
+def load_study(
+    path: Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None
+) -> StudyConfig:
+    """Read a study file; a run's configuration is taken as the `base` of a study of its own.
+
+    Args:
+        path: a YAML file.
+        overrides: `a.b=value`, settings of all trials.
+        changes: fields of the study that replace those of the file.
+
+    Raises:
+        ConfigError: the file is neither, or a value is wrong.
+    """
+    values = read_values(path)
+    if "base" not in values:
+        load_config(path)  # a mistake in it is told as one of a run
+        values = {"study_dir": f"studies/{path.stem}", "base": str(path)}
+    study = validate(StudyConfig, {**values, **(changes or {})}, source=str(path))
+    settings = {**study.settings, **dict(map(parse_override, overrides))}
+    study = study.model_copy(update={"settings": settings})
+    if study.split == "validation" and not trial_config(study, {}).data.validation:
+        raise ConfigError(
+            f"{path}: arms are compared on the validation split, but there is none; "
+            "set data.validation in its settings"
+        )
+    return study
+
+
+def trial_config(study: StudyConfig, overrides: Overrides) -> RunConfig:
+    """The run that a study makes of its base, its settings and `overrides`.
+
+    Raises:
+        ConfigError: a key is unknown or a value is wrong.
+    """
+    merged = {**study.settings, **overrides}
+    # JSON is YAML, so that values go the way of those on a command line
+    return load_config(study.base, [f"{key}={json.dumps(value)}" for key, value in merged.items()])

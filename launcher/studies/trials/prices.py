@@ -1,0 +1,111 @@
+"""What a step and a selection cost: medians over the trials at equal steps, so that a disturbed minute decides nothing.
+
+Arms differ in how they choose batches and in nothing else, so a step costs the same in all of them, and its price is
+the median over all rounds of all arms. A refresh costs what embedding and selection took for that arm, and the start of
+the ranks, which end before a selection and start again after it. A run that never selects could train in one go, so it
+pays for one start, whatever its number of rounds. Judging is not counted, and neither are the index and the tokenizer.
+
+    seconds(steps, refreshes) = start_s + steps * step_s + refreshes * refresh_s
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from launcher.record import SELECTION_STAGES, Record
+from selection.artifacts import write_json
+
+
+@dataclass(frozen=True)
+class RoundCost:
+    """What one round of one trial took."""
+
+    num_steps: int
+    steps_s: float
+    """Seconds in which steps were taken."""
+
+    train_s: float
+    """Seconds of the whole stage: start of the ranks, steps, checkpoints."""
+
+    selection_s: float
+    """Seconds of embedding and selection before it; 0 where nothing was selected."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Seconds of everything that an arm does."""
+
+    step_s: float
+    start_s: float
+    """Start and end of the ranks."""
+
+    refresh_s: dict[str, float]
+    """By arm; 0 for those that never select."""
+
+    def seconds(self, arm: str, num_steps: int, num_refreshes: int) -> float:
+        """Price of a run."""
+        return self.start_s + num_steps * self.step_s + num_refreshes * self.refresh_s[arm]
+
+    def curve(self, arm: str, steps: Sequence[int]) -> list[float]:
+        """Price up to the end of each round, given the steps taken by then."""
+        return [self.seconds(arm, count, number) for number, count in enumerate(steps)]
+
+
+def round_costs(record: Record) -> list[RoundCost]:
+    """What the rounds of a run took; rounds that were interrupted are left out, for they were started twice."""
+    stages: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for line in record.stages:
+        stages[line["stage"], line["round"]].append(line["seconds"])
+    costs = []
+    for number in range(len(record.rounds)):
+        steps, steps_s = _steps_of_round(record, number)
+        chosen = [stages[stage, number] for stage in SELECTION_STAGES]
+        if len(stages["train", number]) == 1 and all(len(times) <= 1 for times in chosen):
+            (train_s,) = stages["train", number]
+            costs.append(RoundCost(steps, steps_s, train_s, sum(map(sum, chosen))))
+    return costs
+
+
+def _steps_of_round(record: Record, number: int) -> tuple[int, float]:
+    """Steps of a round, and the seconds in which they were taken, checkpoints left out."""
+    batch_size = record.config.train.batch_size
+    total, total_s, before = 0, 0.0, 0
+    for line in record.lines:
+        steps, before = line["step"] - before, line["step"]
+        if line["round"] == number:
+            total += steps
+            total_s += steps * batch_size / line["perf/samples_per_s"]
+    return total, total_s
+
+
+def price(costs: Mapping[str, Iterable[RoundCost]]) -> Prices:
+    """Medians over the rounds of the trials at equal steps, by arm; every arm must have a round."""
+    by_arm = {arm: list(rounds) for arm, rounds in costs.items()}
+    everything = [cost for rounds in by_arm.values() for cost in rounds]
+    start_s = median(cost.train_s - cost.steps_s for cost in everything)
+
+    def refresh_s(rounds: list[RoundCost]) -> float:
+        selections = [cost.selection_s for cost in rounds if cost.selection_s]
+        return median(selections) + start_s if selections else 0.0
+
+    return Prices(
+        step_s=median(cost.steps_s / cost.num_steps for cost in everything),
+        start_s=start_s,
+        refresh_s={arm: refresh_s(rounds) for arm, rounds in by_arm.items()},
+    )
+
+
+def keep_prices(path: Path, found: Prices) -> Prices:
+    """Prices for good: what is in the file already stays, or trials under way would change their length."""
+    known = read_prices(path) or found
+    kept = replace(known, refresh_s={**found.refresh_s, **known.refresh_s})
+    write_json(path, asdict(kept))
+    return kept
+
+
+def read_prices(path: Path) -> Prices | None:
+    """Prices that were kept; None where there are none yet."""
+    return Prices(**json.loads(path.read_text())) if path.is_file() else None

@@ -1,0 +1,177 @@
+"""A study from its file to its tables: trials at equal steps, their prices, trials at equal seconds, what they say.
+
+STUDY_DIR/trials/BUDGET/ARM/seed-N    a run directory each
+STUDY_DIR/logs/                       what each trial printed
+STUDY_DIR/prices.json                 seconds of a step, of a start, of a refresh by arm
+STUDY_DIR/results.json, table.md, curves.png, differences.png
+"""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.config import RunConfig, differences
+from launcher.console import say
+from launcher.record import Record, read_record
+from launcher.run_dir import RunDir
+from launcher.studies.trials.arms import build_arms
+from launcher.studies.trials.config import StudyConfig, trial_config
+from launcher.studies.trials.figures import draw
+from launcher.studies.trials.plan import STEPS, Trial, seconds_trials, steps_trials
+from launcher.studies.trials.prices import (
+    Prices,
+    RoundCost,
+    keep_prices,
+    price,
+    read_prices,
+    round_costs,
+)
+from launcher.studies.trials.results import read_result, score_name, summarize_arms, to_json
+from launcher.studies.trials.runner import Outcome, run_trials
+from launcher.studies.trials.tables import page
+from selection.artifacts import atomic_file, write_json
+from selection.errors import ConfigError, JobError
+from selection.progress import Progress
+from selection.shards import build_index, expand_shards
+
+PRICES = "prices.json"
+
+
+def run_study(study: StudyConfig, progress: Progress, most: int | None = None) -> None:
+    """Do the trials that are not done yet, and write what all of them say.
+
+    Args:
+        study: what to do.
+        progress: told of finished trials.
+        most: trials to do in this call; None does all.
+
+    Raises:
+        ConfigError: an arm is wrong, or a trial's folder belongs to another configuration.
+        JobError: a trial failed; the others were done.
+    """
+    arms = build_arms(study)
+    num_pairs = _count_pairs(study, progress)
+    trials = steps_trials(study, arms, num_pairs)
+    left = _do(study, trials, progress, most)
+    if study.shares and (prices := final_prices(study, trials)):
+        more = seconds_trials(study, arms, num_pairs, prices, trials)
+        left = _do(study, more, progress, left)
+        trials += more
+    write_results(study, trials)
+
+
+def plan_study(study: StudyConfig, progress: Progress) -> list[str]:
+    """One line per trial that is known now: those at equal seconds follow from the prices of the others."""
+    arms = build_arms(study)
+    num_pairs = _count_pairs(study, progress)
+    trials = steps_trials(study, arms, num_pairs)
+    if prices := final_prices(study, trials):
+        trials += seconds_trials(study, arms, num_pairs, prices, trials)
+    return [
+        f"{trial.budget}  {trial.arm}  seed {trial.seed}: {trial.config.rounds} rounds, "
+        f"{trial.config.train.num_steps:,} steps{', finished' if finished_record(trial) else ''}"
+        for trial in trials
+    ]
+
+
+def finished_record(trial: Trial) -> Record | None:
+    """What a trial wrote, if all its rounds are judged.
+
+    Raises:
+        ConfigError: its folder belongs to another configuration.
+    """
+    root = trial.config.run_dir
+    if not RunDir(root).config.is_file():
+        return None
+    record = read_record(root)
+    if changed := differences(record.config, trial.config):
+        raise ConfigError(
+            f"{root}: is a trial of another configuration ({'; '.join(changed[:3])}); take another study_dir, or "
+            "delete that folder"
+        )
+    return record if record.is_finished else None
+
+
+def final_prices(study: StudyConfig, trials: Sequence[Trial]) -> Prices | None:
+    """Prices of a study whose trials at equal steps are all finished; they are kept from then on."""
+    finished = _finished(trials)
+    if len(finished) < len(trials):
+        return None
+    return keep_prices(study.study_dir / PRICES, _price(finished))
+
+
+def write_results(study: StudyConfig, trials: Sequence[Trial]) -> None:
+    """Write `results.json`, `table.md` and the pictures from the trials that are finished; nothing from none."""
+    finished = _finished(trials)
+    if not finished:
+        return
+    prices = read_prices(study.study_dir / PRICES) or _price(finished)
+    results = [read_result(trial, record, prices, study) for trial, record in finished]
+    summaries = summarize_arms(results, study.reference, STEPS)
+    write_json(study.study_dir / "results.json", to_json(study, prices, results, summaries))
+    with atomic_file(table_path(study), "w") as file:
+        file.write(page(study, prices, summaries))
+    draw(study.study_dir, results, summaries, study.reference, score_name(study))
+
+
+def table_path(study: StudyConfig) -> Path:
+    """The page that tells what came out."""
+    return study.study_dir / "table.md"
+
+
+def _finished(trials: Sequence[Trial]) -> list[tuple[Trial, Record]]:
+    return [(trial, record) for trial in trials if (record := finished_record(trial))]
+
+
+def _price(finished: Sequence[tuple[Trial, Record]]) -> Prices:
+    """Of what is finished at equal steps."""
+    costs: dict[str, list[RoundCost]] = defaultdict(list)
+    for trial, record in finished:
+        if trial.budget == STEPS:
+            costs[trial.arm] += round_costs(record)
+    return price(costs)
+
+
+def _do(
+    study: StudyConfig, trials: Sequence[Trial], progress: Progress, most: int | None
+) -> int | None:
+    """Do unfinished trials, `most` at most; returns how many may still be done in this call."""
+    missing = [trial for trial in trials if finished_record(trial) is None]
+    chosen = missing[:most]
+    if not chosen:
+        return most
+    num_done, failed = len(trials) - len(missing), []
+    progress("trials", num_done, len(trials), "trials")
+    cpus = study.cpus_per_trial or ranks_cpus(chosen[0].config)
+    for outcome in run_trials(chosen, study.trials_at_once, cpus, study.study_dir / "logs"):
+        num_done += outcome.status == 0
+        failed += [outcome] if outcome.status else []
+        say(_describe(outcome, score_name(study)))
+        progress("trials", num_done, len(trials), "trials")
+    if failed:
+        raise JobError(
+            f"{len(failed)} of {len(chosen)} trials failed, the first says why in {failed[0].log}"
+        )
+    return None if most is None else most - len(chosen)
+
+
+def ranks_cpus(config: RunConfig) -> int:
+    """CPUs that the ranks of a run need."""
+    return math.ceil(config.train.num_ranks * config.train.cpus_per_rank)
+
+
+def _describe(outcome: Outcome, score: str) -> str:
+    trial = outcome.trial
+    name = f"{trial.budget}  {trial.arm}  seed {trial.seed}"
+    if outcome.status:
+        return f"{name}: failed with status {outcome.status}, see {outcome.log}"
+    return f"{name}: {score} {read_record(trial.config.run_dir).rounds[-1][score]:.4f}"
+
+
+def _count_pairs(study: StudyConfig, progress: Progress) -> int:
+    """N of the training pairs."""
+    shards = expand_shards(trial_config(study, {}).data.train, "data.train")
+    index = build_index(shards, study.study_dir / "index", progress, os.cpu_count() or 1)
+    return len(index)

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from launcher.record import read_record
+from launcher.studies.trials.arms import build_arms
+from launcher.studies.trials.plan import steps_trials
+from launcher.studies.trials.prices import Prices, RoundCost, keep_prices, price, round_costs
+from tests.unit.launcher.studies.trials.conftest import NUM_PAIRS, STEPS_PER_EPOCH, write_run
+
+PRICES = Prices(step_s=0.5, start_s=10.0, refresh_s={"random": 0.0, "spectral": 20.0})
+
+
+@pytest.fixture
+def record(make_study):
+    study = make_study()
+    trials = steps_trials(study, build_arms(study), NUM_PAIRS)
+    (trial,) = (t for t in trials if t.arm == "spectral" and t.seed == 0)
+    return read_record(write_run(trial.config, [0.1]))
+
+
+def test_costs_are_read_from_what_a_run_wrote(record):
+    costs = round_costs(record)
+    assert [cost.num_steps for cost in costs] == [STEPS_PER_EPOCH] * 3
+    assert [cost.selection_s for cost in costs] == pytest.approx([0, 2, 2])
+    for cost in costs:
+        assert cost.steps_s == pytest.approx(1.0)
+        assert cost.train_s == pytest.approx(6.0)
+
+
+def test_an_interrupted_round_is_left_out(record):
+    extra = {"stage": "train", "round": 1, "seconds": 3.0, "time": 1.0}
+    record.stages.append(extra)
+    assert len(round_costs(record)) == 2
+
+
+def test_prices_are_medians_and_a_refresh_starts_the_ranks_again():
+    rounds = [RoundCost(10, 5.0, 15.0, 0.0), RoundCost(10, 5.0, 15.0, 7.0)]
+    disturbed = RoundCost(10, 50.0, 100.0, 70.0)
+    found = price({"random": rounds[:1], "spectral": [*rounds, rounds[1], disturbed]})
+    assert found.step_s == pytest.approx(0.5)
+    assert found.start_s == pytest.approx(10.0)
+    assert found.refresh_s == pytest.approx({"random": 0.0, "spectral": 17.0})
+
+
+def test_seconds_by_hand():
+    assert PRICES.seconds("spectral", num_steps=40, num_refreshes=3) == 10 + 20 + 60
+    assert PRICES.curve("spectral", [10, 20, 40]) == [15, 40, 70]
+    assert PRICES.curve("random", [10, 20, 40]) == [15, 20, 30]
+
+
+def test_kept_prices_stay_and_new_arms_join(tmp_path):
+    path = tmp_path / "prices.json"
+    assert keep_prices(path, PRICES) == PRICES
+    later = Prices(step_s=9.0, start_s=9.0, refresh_s={"spectral": 9.0, "osgd": 3.0})
+    kept = keep_prices(path, later)
+    assert (kept.step_s, kept.start_s) == (0.5, 10.0)
+    assert kept.refresh_s == {"random": 0.0, "spectral": 20.0, "osgd": 3.0}
+    assert json.loads(path.read_text())["refresh_s"] == kept.refresh_s

@@ -1,0 +1,112 @@
+"""A whole study with runs that are written by hand instead of trained; `tests/integration` trains them."""
+
+import json
+
+import pytest
+import webdataset as wds
+
+from launcher.studies.trials import study as study_module
+from launcher.studies.trials.runner import Outcome
+from launcher.studies.trials.study import plan_study, run_study
+from selection.errors import ConfigError, JobError
+from selection.progress import silent
+from tests.unit.launcher.studies.trials.conftest import NUM_PAIRS, STEPS_PER_EPOCH, write_run
+
+SCORES = {"random": [0.1, 0.2, 0.3], "spectral": [0.2, 0.35, 0.4]}
+
+
+@pytest.fixture
+def study(make_study, tmp_path):
+    (tmp_path / "data").mkdir()
+    with wds.TarWriter(str(tmp_path / "data" / "shard.tar"), mtime=0) as writer:
+        for number in range(NUM_PAIRS):
+            writer.write({"__key__": f"{number:06d}", "txt": "u", "py": "v"})
+    return make_study(settings={"data.train": f"{tmp_path}/data/shard.tar"})
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """Trials that were run, and a set of (arm, seed) of those that shall fail."""
+    done, failing = [], set()
+
+    def run_trials(trials, at_once, cpus, logs):
+        for trial in trials:
+            failed = (trial.arm, trial.seed) in failing
+            if not failed:
+                scores = [score + trial.seed / 100 for score in SCORES[trial.arm]]
+                write_run(trial.config, scores)
+                done.append((trial.budget, trial.arm, trial.seed))
+            yield Outcome(trial, int(failed), logs / "log")
+
+    monkeypatch.setattr(study_module, "run_trials", run_trials)
+    return done, failing
+
+
+def results(study):
+    return json.loads((study.study_dir / "results.json").read_text())
+
+
+def test_equal_steps_then_equal_seconds_then_tables(study, done):
+    run_study(study, silent)
+    assert done[0] == [
+        ("steps", "random", 0), ("steps", "spectral", 0), ("steps", "random", 1), ("steps", "spectral", 1),
+        # the reference at its own seconds is the run that was done before
+        ("seconds-1", "spectral", 0), ("seconds-1", "spectral", 1),
+    ]  # fmt: skip
+    found = results(study)
+    assert found["prices"]["step_s"] == pytest.approx(0.1)
+    assert found["prices"]["refresh_s"] == pytest.approx({"random": 0, "spectral": 2 + 5})
+    arms = {(a["budget"], a["arm"]): a for a in found["arms"]}
+    spectral = arms["steps", "spectral"]
+    assert spectral["num_steps"] == 3 * STEPS_PER_EPOCH
+    assert spectral["difference"]["mean"] == pytest.approx(0.1)
+    assert spectral["seconds"] == pytest.approx(5 + 3 + 2 * 7)
+    # random ends at 0.3 after 8 s; spectral is at 0.2 after 6 s and at 0.35 after 14 s
+    assert spectral["reach"]["mean"] == pytest.approx((6 + 8 * 2 / 3) / 8)
+    # one step is 0.1 s and a refresh 7 s, more than the three seconds of steps that there are
+    assert arms["seconds-1", "spectral"]["num_steps"] == 3 * STEPS_PER_EPOCH
+    page = (study.study_dir / "table.md").read_text()
+    assert "## Equal steps" in page
+    assert "+0.1000 [+0.1000, +0.1000] *" in page
+    for name in ("curves.png", "differences.png"):
+        assert (study.study_dir / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_second_call_has_nothing_to_do(study, done):
+    run_study(study, silent)
+    before = list(done[0])
+    run_study(study, silent)
+    assert done[0] == before
+
+
+def test_a_study_goes_on_call_by_call(study, done):
+    for count in range(1, 7):
+        run_study(study, silent, most=1)
+        assert len(done[0]) == count
+    assert len(results(study)["trials"]) == 8
+    assert [line.endswith("finished") for line in plan_study(study, silent)] == [True] * 8
+
+
+def test_seconds_are_planned_when_all_steps_are_done(study, done):
+    run_study(study, silent, most=3)
+    assert [line.split()[0] for line in plan_study(study, silent)] == ["steps"] * 4
+    assert not (study.study_dir / "prices.json").exists()
+
+
+def test_a_failed_trial_stops_no_other_and_is_told(study, done):
+    done[1].add(("spectral", 0))
+    with pytest.raises(JobError, match=r"1 of 4 trials failed, the first says why in .*log"):
+        run_study(study, silent)
+    assert done[0] == [("steps", "random", 0), ("steps", "random", 1), ("steps", "spectral", 1)]
+
+
+def test_trials_of_another_configuration_are_refused(study, done, make_study):
+    run_study(study, silent)
+    changed = study.model_copy(update={"settings": {**study.settings, "train.optimizer.lr": 1e-4}})
+    with pytest.raises(ConfigError, match=r"another configuration \(train\.optimizer\.lr"):
+        run_study(changed, silent)
+
+
+def test_the_validation_split_is_compared_where_it_is_asked_for(study, done):
+    run_study(study.model_copy(update={"split": "validation"}), silent)
+    assert results(study)["trials"][0]["scores"] == [score / 2 for score in SCORES["random"]]
