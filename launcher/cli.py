@@ -4,18 +4,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import compare, dataset, index, run, search, select
+from launcher.commands import compare, dataset, index, report, run, search, select, study, submit
+from launcher.commands.arguments import CommandParser
+from launcher.stopping import EXIT_STOPPED, Stopped
 from selection.errors import ArtifactError, ConfigError, JobError
 
 EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 _COMMANDS = (
     run,
+    submit,
     compare,
+    report,
     search,
     select,
     dataset,
     index,
+    study,
 )
 """In the order of `--help`."""
 
@@ -24,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 fine, 1 failed, 2 wrong input, 130 interrupted.
+        0 fine, 1 failed, 2 wrong input, 75 stopped by USR1 or TERM, 130 interrupted.
     """
     args = build_parser().parse_args(arguments)
     try:
@@ -35,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JobError as error:
         print(f"coterie: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except Stopped:
+        print("coterie: stopped on request; the same command goes on from there", file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print(
             "coterie: interrupted; the same command goes on from the last complete state",
@@ -51,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Contrastive training on batches that are chosen, not drawn.",
         epilog="coterie COMMAND --help tells more about each command.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     for module in _COMMANDS:
         module.add(commands)
     return parser

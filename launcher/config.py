@@ -13,10 +13,11 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from launcher.slurm_config import SlurmConfig
 from selection.artifacts import atomic_file, hash_json
 from selection.config import SelectionConfig, Settings
 from selection.errors import ConfigError
-from trainer.config import EncoderConfig, TrainConfig
+from trainer.config import EncoderConfig, TextTransformerConfig, TrainConfig
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -30,6 +31,14 @@ class DataConfig(Settings):
     heldout: str
     """Shards on which retrieval is judged."""
 
+    validation: str | None = None
+    """Shards on which retrieval is judged as well, to choose settings by; null judges on `heldout` alone."""
+
+    def splits(self) -> list[tuple[str, str]]:
+        """Name and shards of every split that is given."""
+        named = [(split, getattr(self, split)) for split in type(self).model_fields]
+        return [(split, pattern) for split, pattern in named if pattern is not None]
+
 
 class RayConfig(Settings):
     """Where Ray runs."""
@@ -42,6 +51,12 @@ class RayConfig(Settings):
 
     object_store_bytes: int = Field(default=200_000_000, ge=80_000_000)
     """Shared memory of a Ray that is started here; embeddings travel by file, so little is needed."""
+
+    num_nodes: int | None = Field(default=None, ge=1)
+    """Nodes that must have joined before the run begins; `coterie submit` sets it. Null takes the cluster as it is."""
+
+    join_timeout_s: float = Field(default=300, gt=0)
+    """How long the run waits for `num_nodes`; container images may have to be fetched."""
 
 
 class RunConfig(Settings):
@@ -57,10 +72,11 @@ class RunConfig(Settings):
     """Rounds of training; before each but the first, a new schedule is selected."""
 
     data: DataConfig
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: EncoderConfig = TextTransformerConfig()
     train: TrainConfig = TrainConfig()
     selection: SelectionConfig = SelectionConfig()
     ray: RayConfig = RayConfig()
+    slurm: SlurmConfig = SlurmConfig()
 
     @model_validator(mode="after")
     def _batches_suit_selection(self) -> "RunConfig":
@@ -74,7 +90,7 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result; where it is written and where Ray runs do not."""
-        return self.model_dump(mode="json", exclude={"run_dir", "ray"})
+        return self.model_dump(mode="json", exclude={"run_dir", "ray", "slurm"})
 
     @property
     def hash(self) -> str:
@@ -92,6 +108,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file is absent or no YAML, a key is unknown, a value is wrong.
     """
+    values = read_values(path)
+    for override in overrides:
+        apply_override(values, override)
+    return validate(RunConfig, values, source=str(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file.
+
+    Raises:
+        ConfigError: the file is absent or no YAML, or does not hold keys.
+    """
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -104,9 +132,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__}, expected keys with values")
-    for override in overrides:
-        apply_override(values, override)
-    return validate(RunConfig, values, source=str(path))
+    return values
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -115,20 +141,29 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     Raises:
         ConfigError: it is not of that form.
     """
-    dotted, separator, text = override.partition("=")
+    dotted, value = parse_override(override)
     keys = dotted.split(".")
-    if not separator or not all(keys):
-        raise ConfigError(f"override {override!r}: expected key.subkey=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it") from None
     for key in keys[:-1]:
         inner = values.setdefault(key, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"override {override!r}: {key} is {inner!r} and has no keys inside")
         values = inner
     values[keys[-1]] = value
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """The dotted key and the value of `a.b=value`.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    dotted, separator, text = override.partition("=")
+    if not separator or not all(dotted.split(".")):
+        raise ConfigError(f"override {override!r}: expected key.subkey=value")
+    try:
+        return dotted, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it") from None
 
 
 def validate(model: type[SettingsT], values: Mapping[str, Any], source: str) -> SettingsT:
@@ -153,7 +188,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """`field: old -> new` for every field that decides the result and differs."""
-    before, after = (_flatten(config.identity()) for config in (old, new))
+    before, after = (flatten(config.identity()) for config in (old, new))
     return [
         f"{field}: {json.dumps(before.get(field))} -> {json.dumps(after.get(field))}"
         for field in sorted(before.keys() | after.keys())
@@ -161,11 +196,12 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     ]
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested `values` with dotted keys, as overrides write them."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
@@ -173,11 +209,11 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     """One line for one of pydantic's errors."""
-    location = [part for part in error["loc"] if isinstance(part, str)]
-    field = ".".join(str(part) for part in error["loc"])
+    keys, owner = _locate(model, error["loc"])
+    field = ".".join(map(str, keys))
     if error["type"] == "extra_forbidden":
-        known = list(_model_at(model, location[:-1]).model_fields)
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        known = list(owner.model_fields)
+        near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
         return f"{field}: unknown key; {hint}"
     if error["type"] == "missing":
@@ -189,10 +225,26 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     return f"{field}: got {error['input']!r}: {rule}; change it"
 
 
-def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
-    """The settings class under a path of keys."""
+def _locate(model: type[BaseModel], location: Sequence[Any]) -> tuple[list[Any], type[BaseModel]]:
+    """The keys that lead to a place in the file, and the settings class that has the last of them."""
+    keys, candidates, owner = [], [model], model
     for key in location:
-        annotation = model.model_fields[key].annotation
-        candidates = (annotation, *get_args(annotation))
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return model
+        if len(candidates) > 1:
+            # After a field that may hold several classes, pydantic names the one it took.
+            candidates = [c for c in candidates if c.model_fields["name"].default == key]
+            continue
+        keys.append(key)
+        if candidates:
+            (owner,) = candidates
+        candidates = _classes_of(owner, key)
+    return keys, owner
+
+
+def _classes_of(owner: type[BaseModel], key: Any) -> list[type[BaseModel]]:
+    """The settings classes that a field may hold; none where it holds a plain value or does not exist."""
+    found, pending = [], [owner.model_fields[key].annotation if key in owner.model_fields else None]
+    for annotation in pending:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found.append(annotation)
+        pending += get_args(annotation)
+    return found

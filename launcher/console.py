@@ -1,6 +1,7 @@
 """What people see of work that happens elsewhere: files of JSON lines, followed and drawn on this terminal."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +25,11 @@ _SIGNALS = {
 
 
 def say(text: str) -> None:
-    """Print one line above the progress bar."""
-    tqdm.write(text)
+    """Print one line, above the progress bar where there is a terminal; a log would keep every bar drawn anew."""
+    if sys.stderr.isatty():
+        tqdm.write(text)
+    else:
+        print(text, flush=True)
 
 
 @contextmanager

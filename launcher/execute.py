@@ -7,11 +7,13 @@ from pathlib import Path
 from launcher.compare import comparison, summarize, to_text
 from launcher.config import RunConfig
 from launcher.console import say
+from launcher.ownership import owning
 from launcher.ray_cluster import check_resources, ray_cluster
 from launcher.rounds import Run, prepare, run_rounds
 from launcher.run_dir import RunDir, read_lines
 from selection.artifacts import atomic_file
 from selection.shards import expand_shards
+from trainer.claim import Claim
 
 _README = """\
 # {name}
@@ -32,7 +34,8 @@ A run of Coterie: {strategy} batches of {batch_size}, {num_rounds} rounds. `cote
 | `metrics/train.jsonl` | loss, temperature, speed by step; `metrics/tensorboard` shows the same |
 | `metrics/rounds.jsonl` | held-out retrieval by round |
 | `metrics/stages.jsonl` | seconds of every stage of every attempt |
-| `logs/attempt-*/` | what the ranks, Ray and DeepSpeed said |
+| `metrics/examples.jsonl` | batches to look at: ids and similarities |
+| `logs/attempt-*/` | what the ranks, Ray and DeepSpeed said; `versions.json`, what they ran on |
 """
 
 
@@ -45,13 +48,12 @@ def execute(config: RunConfig) -> None:
         JobError: a worker failed.
     """
     shards = {
-        "train": expand_shards(config.data.train, "data.train"),
-        "heldout": expand_shards(config.data.heldout, "data.heldout"),
+        split: expand_shards(pattern, f"data.{split}") for split, pattern in config.data.splits()
     }
     run_dir = RunDir(config.run_dir)
-    with run_dir.claimed(config):
+    with run_dir.claimed(config), owning(run_dir.owner) as claim:
         if len(read_lines(run_dir.results)) < config.rounds:
-            _do_rounds(config, run_dir, shards)
+            _do_rounds(config, run_dir, shards, claim)
         else:
             say(f"{config.run_dir}: all {config.rounds} rounds were finished before")
     table = to_text(comparison([summarize(config.run_dir)]))
@@ -67,8 +69,10 @@ def execute(config: RunConfig) -> None:
         )
 
 
-def _do_rounds(config: RunConfig, run_dir: RunDir, shards: dict[str, list[Path]]) -> None:
-    run = Run(config, run_dir, run_dir.new_attempt())
+def _do_rounds(
+    config: RunConfig, run_dir: RunDir, shards: dict[str, list[Path]], claim: Claim
+) -> None:
+    run = Run(config, run_dir, run_dir.new_attempt(), claim)
     logging.basicConfig(filename=run.logs / "driver.log", level=logging.INFO)
     with run.progress:
         prepare(run, shards, num_workers=os.cpu_count() or 1)

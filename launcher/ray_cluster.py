@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,9 +13,13 @@ from pathlib import Path
 import ray
 
 from launcher.config import RayConfig, RunConfig
+from launcher.network import answers
 from selection.errors import ConfigError, JobError
 
 _LOG_SUFFIXES = {".log", ".out", ".err"}
+_ANSWER_TIMEOUT_S = 10.0
+"""Of a cluster that should be there already."""
+_POLL_S = 0.1
 
 
 @contextmanager
@@ -27,6 +33,7 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
     _prepare_environment()
     try:
         if address:
+            _wait_for_head(address, config)
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             context = ray.init(
@@ -42,11 +49,18 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
         raise JobError(f"Ray {where} cannot be used: {' '.join(str(error).split())}") from error
     session = Path(context.address_info["session_dir"])  # pyright: ignore[reportAttributeAccessIssue]
     try:
+        if config.num_nodes:
+            _wait_for_nodes(config.num_nodes, config.join_timeout_s)
         yield
     finally:
         ray.shutdown()
         if not address:
-            _keep_logs(session / "logs", log_folder / "ray")
+            keep_logs(session / "logs", log_folder / "ray")
+
+
+def largest_node_cpus() -> float:
+    """CPUs of the node that has most: a task runs on one node, and Ray waits for ever for one that it fits on."""
+    return max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
 
 
 def check_resources(config: RunConfig) -> None:
@@ -71,6 +85,35 @@ def check_resources(config: RunConfig) -> None:
             )
 
 
+def _wait_for_head(address: str, config: RayConfig) -> None:
+    """Ray itself tries a dead address for more than ten minutes before it says so."""
+    if not re.fullmatch(r"[^/]+:\d+", address):
+        return  # "auto" or ray://..., which Ray resolves
+    timeout_s = config.join_timeout_s if config.num_nodes else _ANSWER_TIMEOUT_S
+    give_up_s = time.monotonic() + timeout_s
+    while not answers(address):
+        if time.monotonic() > give_up_s:
+            raise JobError(
+                f"Ray at {address} does not answer within {timeout_s:g} s; if that cluster is gone, change ray.address "
+                "or `unset RAY_ADDRESS`"
+            )
+        time.sleep(_POLL_S)
+
+
+def _wait_for_nodes(num_nodes: int, timeout_s: float) -> None:
+    give_up_s = time.monotonic() + timeout_s
+    while (
+        len(names := [node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]])
+        < num_nodes
+    ):
+        if time.monotonic() > give_up_s:
+            raise JobError(
+                f"Ray: {len(names)} of {num_nodes} nodes joined within {timeout_s:g} s ({', '.join(names)}); the job's "
+                "log says what the others did; ray.join_timeout_s may be raised"
+            )
+        time.sleep(_POLL_S)
+
+
 def _prepare_environment() -> None:
     """Settings that every process of the run must see; workers inherit them."""
     tools = str(
@@ -83,7 +126,7 @@ def _prepare_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
 
 
-def _keep_logs(source: Path, target: Path) -> None:
+def keep_logs(source: Path, target: Path) -> None:
     """Copy Ray's own logs into the run; its session folder lies in a temporary place."""
     target.mkdir(parents=True, exist_ok=True)
     for path in source.rglob("*"):

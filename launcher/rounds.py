@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 
 from launcher.config import RunConfig
 from launcher.console import describe_schedule, say, showing_stages, showing_training
+from launcher.ray_cluster import largest_node_cpus
 from launcher.run_dir import RunDir, append_line, read_lines
+from launcher.stopping import Stopped, stopping_ranks
 from launcher.training import run_ranks
 from selection.artifacts import MANIFEST, has_manifest, read_manifest
 from selection.embed import embed_dataset
 from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
 from selection.errors import ConfigError
+from selection.examples import pick_examples
 from selection.progress import FileProgress, TerminalProgress
 from selection.ray_tasks import ray_map, run_remote
 from selection.schedule import KIND as SCHEDULE_KIND
@@ -35,6 +37,7 @@ from selection.select import make_random_schedule, make_schedule
 from selection.shards import ShardIndex, build_index
 from selection.strategies import plan_num_batches
 from trainer.checkpoint import Checkpoint, latest_checkpoint
+from trainer.claim import Claim
 from trainer.embedder import CheckpointEmbedder
 from trainer.encoders import prepare_encoder
 from trainer.evaluate import retrieval_metrics
@@ -49,6 +52,7 @@ class Run:
     config: RunConfig
     dir: RunDir
     logs: Path
+    claim: Claim
     progress: TerminalProgress = field(default_factory=TerminalProgress)
     indexes: dict[str, ShardIndex] = field(default_factory=dict)
 
@@ -68,11 +72,20 @@ class Run:
         return num_batches * self.config.selection.refresh.epochs_per_round
 
     def total_steps(self, num_known: int) -> int:
-        """Steps of the whole run, as the schedules of the first `num_known` rounds let expect.
+        """Steps of the whole run: those of the configuration, or as the first `num_known` schedules let expect.
+
+        Schedules of later rounds are not looked at, so that a round which is resumed has the learning rates that it
+        began with.
+        """
+        if self.config.train.num_steps is not None:
+            return self.config.train.num_steps
+        return sum(self.steps_by_round(num_known))
+
+    def steps_by_round(self, num_known: int) -> list[int]:
+        """Steps of every round, if each goes through its schedule.
 
         Not every round has N // B batches: a strategy may take fewer, or a guard hold pairs back. Rounds to come are
-        expected to be like the last one that was selected, or as the strategy says before there is one. Schedules
-        of later rounds are not looked at, so that a round which is resumed has the learning rates that it began with.
+        expected to be like the last one that was selected, or as the strategy says before there is one.
         """
         num_batches = [self.num_batches(number) for number in range(num_known)]
         num_pairs, batch_size = len(self.indexes["train"]), self.config.train.batch_size
@@ -82,11 +95,16 @@ class Run:
             planned = plan_num_batches(self.config.selection, num_pairs, batch_size)
             expected = planned if len(num_batches) == 1 else num_batches[-1]
             num_batches += [expected] * (self.config.rounds - len(num_batches))
-        return sum(num_batches) * self.config.selection.refresh.epochs_per_round
+        return [number * self.config.selection.refresh.epochs_per_round for number in num_batches]
 
     def num_schedules(self) -> int:
         """Rounds that have a schedule."""
         return sum(1 for _ in self.dir.schedules.glob(f"round-*/{MANIFEST}"))
+
+    @property
+    def judged_splits(self) -> list[str]:
+        """Splits on which retrieval is judged."""
+        return [split for split in self.indexes if split != "train"]
 
     def newest_checkpoint(self) -> Checkpoint | None:
         """The newest complete checkpoint of this run."""
@@ -100,16 +118,23 @@ class Run:
             yield
         finally:
             seconds = time.perf_counter() - start
-            append_line(
-                self.dir.stages, {"stage": stage, "round": round_number, "seconds": seconds}
-            )
+            self.note(self.dir.stages, {"stage": stage, "round": round_number, "seconds": seconds})
+
+    def note(self, path: Path, record: dict[str, Any]) -> None:
+        """Append one JSON line to a file of the run.
+
+        Raises:
+            JobError: the run belongs to another attempt now.
+        """
+        self.claim.check()
+        append_line(path, record)
 
 
 def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
-    """Number the pairs of both splits, check that they make batches, and train the tokenizer; no Ray yet.
+    """Number the pairs of all splits, check that they make batches, and train the tokenizer; no Ray yet.
 
     Raises:
-        ConfigError: a split is empty, or the training pairs do not suit the batch size or the strategy.
+        ConfigError: a split is empty, or the training pairs do not suit the batch size, the strategy or the steps.
         ArtifactError: a shard cannot be read, or a sample lacks a part.
     """
     for split, paths in shards.items():
@@ -124,8 +149,19 @@ def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
             "take a smaller batch or more shards"
         )
     plan_num_batches(run.config.selection, num_pairs, batch_size)
+    _check_num_steps(run)
     with run.timed("encoder", 0):
         prepare_encoder(run.config.encoder, run.indexes["train"], run.dir.encoder, run.progress)
+
+
+def _check_num_steps(run: Run) -> None:
+    *earlier, _ = run.steps_by_round(num_known=0)
+    num_steps = run.config.train.num_steps
+    if num_steps is not None and num_steps <= sum(earlier):
+        raise ConfigError(
+            f"train.num_steps: is {num_steps:,}, but the {len(earlier)} rounds before the last have {sum(earlier):,}; "
+            "take more steps or fewer rounds"
+        )
 
 
 def run_rounds(run: Run) -> None:
@@ -134,6 +170,7 @@ def run_rounds(run: Run) -> None:
         select(run, round_number)
         train(run, round_number)
         judge(run, round_number)
+        run.claim.check()
         run.dir.forget_embeddings(before_round=round_number)
 
 
@@ -173,7 +210,8 @@ def select(run: Run, round_number: int) -> None:
                 "staleness_steps": run.steps_before(round_number) - checkpoint.position.step,
             },
             run.logs / "select.jsonl",
-            num_cpus=ray.cluster_resources()["CPU"],
+            run.dir.examples,
+            num_cpus=largest_node_cpus(),
         )
     say(describe_schedule(f"round {round_number}", manifest))
 
@@ -188,11 +226,13 @@ def _select_from_embeddings(
     leftover: np.ndarray,
     fields: dict,
     progress_file: Path,
+    examples_file: Path,
 ) -> dict:
     """In a Ray worker, so that nothing of the size of the data set lies on the driver."""
+    embeddings = load_embeddings(embeddings_folder)
     schedule = make_schedule(
         folder,
-        load_embeddings(embeddings_folder),
+        embeddings,
         config.train.batch_size,
         temperature,
         config.selection,
@@ -204,6 +244,9 @@ def _select_from_embeddings(
         previous_batches=open_schedule(previous_folder).batches,
         contents=load_contents(embeddings_folder),
     )
+    rng = np.random.default_rng(seed)
+    examples = pick_examples(*embeddings, schedule.batches, temperature, rng)
+    append_line(examples_file, {"round": seed[1], "batches": examples})
     return schedule.manifest
 
 
@@ -236,30 +279,37 @@ def train(run: Run, round_number: int) -> None:
         checkpoints_folder=run.dir.checkpoints,
         metrics_folder=run.dir.metrics,
         log_folder=run.logs,
+        claim=run.claim,
         first_round=round_number,
         stop_round=round_number + 1,
         epochs_per_round=run.config.selection.refresh.epochs_per_round,
         total_steps=run.total_steps(num_known=round_number + 1),
+        end_step=run.config.train.num_steps if round_number == run.config.rounds - 1 else None,
     )
     with (
         run.timed("train", round_number),
         showing_training(run.dir.metrics / METRICS_FILE, run.progress),
+        stopping_ranks(job.stop_file),
     ):
         run_ranks(job, storage=run.logs / "ray_train")
+    if job.stop_file.exists():
+        raise Stopped
 
 
 def judge(run: Run, round_number: int) -> None:
-    """Retrieval on the held-out pairs with the checkpoint at the end of a round."""
+    """Retrieval on the held-out pairs, and on those for validation, with the checkpoint at the end of a round."""
     if any(result["round"] == round_number for result in read_lines(run.dir.results)):
         return
     checkpoint = run.newest_checkpoint()
     assert checkpoint is not None, "training has left a checkpoint"
+    metrics = {}
     with run.timed("judge", round_number):
-        embed(run, "heldout", round_number, checkpoint)
-        metrics = retrieval_metrics(*load_embeddings(run.dir.embeddings("heldout", round_number)))
-    append_line(
-        run.dir.results, {"round": round_number, "step": checkpoint.position.step, **metrics}
-    )
+        for split in run.judged_splits:
+            embed(run, split, round_number, checkpoint)
+            found = retrieval_metrics(*load_embeddings(run.dir.embeddings(split, round_number)))
+            prefix = "" if split == "heldout" else f"{split}/"
+            metrics |= {prefix + name: value for name, value in found.items()}
+    run.note(run.dir.results, {"round": round_number, "step": checkpoint.position.step, **metrics})
     say(
         f"round {round_number}  held-out retrieval among {len(run.indexes['heldout']):,} pairs: "
         f"MRR {metrics['u_to_v/mrr']:.4f}  recall@10 {metrics['u_to_v/recall_at_10']:.4f}"

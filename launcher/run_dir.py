@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import RunConfig, differences, load_config, save_config
+from launcher.ownership import is_orphan
+from launcher.versions import versions
+from selection.artifacts import write_json
 from selection.errors import ConfigError
+from trainer.claim import read_owner
 
-_LOCK = ".lock"
-_MADE_BEFORE_CONFIG = {_LOCK, "index", "logs", "metrics"}
+VERSIONS = "versions.json"
+_LOCK, _OWNER = ".lock", ".owner.json"
+_MADE_BEFORE_CONFIG = {_LOCK, _OWNER, "index", "logs", "metrics"}
 
 
 class RunDir:
@@ -28,12 +33,15 @@ class RunDir:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.config = self.root / "config.yaml"
+        self.owner = self.root / _OWNER
         self.encoder = self.root / "encoder"
         self.schedules = self.root / "schedules"
         self.checkpoints = self.root / "checkpoints"
         self.metrics = self.root / "metrics"
         self.stages = self.root / "metrics" / "stages.jsonl"
         self.results = self.root / "metrics" / "rounds.jsonl"
+        self.training = self.root / "metrics" / "train.jsonl"  # as `trainer.metrics` calls it
+        self.examples = self.root / "metrics" / "examples.jsonl"
         self.readme = self.root / "README.md"
 
     def index(self, split: str) -> Path:
@@ -45,11 +53,12 @@ class RunDir:
         return self.root / "embeddings" / f"round-{round_number:05d}" / split
 
     def new_attempt(self) -> Path:
-        """A fresh log folder; `logs/latest` points to it."""
+        """A fresh log folder, which says what it ran on; `logs/latest` points to it."""
         logs = self.root / "logs"
         number = 1 + max((int(p.name.split("-")[1]) for p in logs.glob("attempt-*")), default=0)
         attempt = logs / f"attempt-{number:03d}"
         attempt.mkdir(parents=True)
+        write_json(attempt / VERSIONS, versions())
         link = logs / "latest"
         link.unlink(missing_ok=True)
         link.symlink_to(attempt.name)
@@ -57,7 +66,7 @@ class RunDir:
 
     @contextmanager
     def claimed(self, config: RunConfig) -> Iterator[None]:
-        """Own the folder; the lock goes away with the process, however it ends.
+        """Lock the folder; the lock goes away with the process, however it ends. `owning` does the rest.
 
         It becomes a run of `config` with `keep`, so that a configuration which does not fit its data leaves it free.
 
@@ -88,6 +97,9 @@ class RunDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if is_orphan(read_owner(self.owner)):
+                    yield  # it loses the folder to `owning`, and stops
+                    return
                 file.seek(0)
                 raise ConfigError(
                     f"run_dir: {self.root} is in use by {file.read().strip() or 'another process'}; "

@@ -21,5 +21,7 @@ def _run(args: argparse.Namespace) -> None:
 
     config = load_config(args.config, args.overrides)
     from launcher.execute import execute
+    from launcher.stopping import stoppable
 
-    execute(config)
+    with stoppable():
+        execute(config)

@@ -21,7 +21,14 @@ def test_help_is_instant():
 
 
 @pytest.mark.parametrize(
-    "module", ["launcher.cli", "launcher.config", "trainer.config", "selection.config"]
+    "module",
+    [
+        "launcher.cli",
+        "launcher.config",
+        "launcher.studies.trials.config",
+        "trainer.config",
+        "selection.config",
+    ],
 )
 def test_light_modules_stay_light(module):
     heavy = "torch", "ray", "faiss", "deepspeed", "numba", "scipy"

@@ -4,10 +4,15 @@ import pytest
 import yaml
 
 from launcher.config import differences, load_config, save_config
+from launcher.studies.trials.arms import build_arms
+from launcher.studies.trials.config import load_study
 from selection.errors import ConfigError
 
-CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+STUDIES = sorted(Path("configs/studies").glob("*.yaml"))
+CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(STUDIES))
 SMALLEST = {"run_dir": "r", "data": {"train": "t", "heldout": "h"}}
+TEXT = {"tower": "text", "part": "txt"}
+TOWERS = {**SMALLEST, "encoder": {"name": "towers", "u": TEXT, "v": TEXT, "text": {"views": {}}}}
 
 
 @pytest.fixture
@@ -25,8 +30,14 @@ def test_every_shipped_config_loads(path):
     load_config(path)
 
 
+@pytest.mark.parametrize("path", STUDIES, ids=str)
+def test_every_shipped_study_loads(path):
+    assert len(build_arms(load_study(path))) > 2
+
+
 def test_there_are_shipped_configs():
     assert Path("configs/quickstart.yaml") in CONFIGS
+    assert Path("configs/studies/ablation.yaml") in STUDIES
 
 
 def test_overrides_are_yaml_and_reach_inside(write):
@@ -58,6 +69,11 @@ def test_overrides_are_yaml_and_reach_inside(write):
             r"train\.batch_size is 63, but must be a multiple of num_ranks \(2\)",
         ),
         (SMALLEST, ["encoder.num_heads=3"], "num_heads is 3, but must divide width"),
+        (SMALLEST, ["encoder.name=tower"], "encoder: .*name must be text_transformer or towers"),
+        (SMALLEST, ["encoder.widthh=3"], r"encoder\.widthh: unknown key; did you mean 'width'"),
+        (SMALLEST, ["encoder.name=towers"], r"encoder\.u: required, but not set"),
+        (TOWERS, ["encoder.text.max_tokns=3"], r"encoder\.text\.max_tokns: .*'max_tokens'"),
+        (TOWERS, ["encoder.text.views.rename=2"], r"encoder\.text\.views\.rename: got 2"),
         (SMALLEST, ["selection.strategy=best"], r"selection\.strategy: got 'best': .*'random'"),
         (
             SMALLEST,

@@ -2,23 +2,24 @@ import numpy as np
 import pytest
 
 from launcher.config import RunConfig
-from launcher.rounds import Run
+from launcher.rounds import Run, _check_num_steps
 from launcher.run_dir import RunDir
-from selection.errors import ArtifactError
+from selection.errors import ArtifactError, ConfigError
 from selection.schedule import schedule_folder, write_schedule
+from trainer.claim import Claim
 
 NUM_PAIRS, BATCH_SIZE, EPOCHS = 103, 10, 3
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(strategy="spectral", rounds=4, **selection):
+    def make(strategy="spectral", rounds=4, num_steps=None, **selection):
         config = RunConfig.model_validate(
             {
                 "run_dir": tmp_path,
                 "rounds": rounds,
                 "data": {"train": "t", "heldout": "h"},
-                "train": {"batch_size": BATCH_SIZE},
+                "train": {"batch_size": BATCH_SIZE, "num_steps": num_steps},
                 "selection": {
                     "strategy": strategy,
                     "refresh": {"epochs_per_round": EPOCHS},
@@ -26,7 +27,8 @@ def make_run(tmp_path):
                 },
             }
         )
-        run = Run(config, RunDir(tmp_path), tmp_path / "logs")
+        claim = Claim(file=tmp_path / ".owner.json", token="of the test")
+        run = Run(config, RunDir(tmp_path), tmp_path / "logs", claim)
         run.indexes["train"] = range(NUM_PAIRS)  # only its length is asked for
         return run
 
@@ -76,6 +78,20 @@ def test_before_there_is_a_schedule_the_strategy_says_how_many(
 
 def test_one_round_is_random_and_asks_no_strategy(make_run):
     assert make_run("full", rounds=1).total_steps(0) == 10 * EPOCHS
+
+
+def test_a_given_number_of_steps_is_that_of_the_run(make_run):
+    run = make_run(num_steps=95)
+    schedule(run, 0, 10)
+    assert [run.total_steps(num_known) for num_known in range(2)] == [95, 95]
+    assert run.steps_by_round(1) == [10 * EPOCHS] * 4
+    _check_num_steps(run)
+
+
+@pytest.mark.parametrize("num_steps", [1, 89, 90])
+def test_steps_that_leave_none_for_the_last_round_are_refused(make_run, num_steps):
+    with pytest.raises(ConfigError, match=r"train\.num_steps: is \d+, but the 3 rounds .* have 90"):
+        _check_num_steps(make_run(num_steps=num_steps))
 
 
 def test_a_schedule_of_another_configuration_is_refused(make_run):

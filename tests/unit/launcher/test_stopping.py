@@ -1,0 +1,76 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launcher.stopping import EXIT_STOPPED, Stopped, stoppable, stopping_ranks
+
+SIGNALS = [signal.SIGUSR1, signal.SIGTERM]
+RUN = """
+import sys, time
+from launcher import cli, execute
+execute.execute = lambda config: (print("at work", flush=True), time.sleep(30))
+sys.exit(cli.main(["run", "configs/quickstart.yaml"]))
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_outside_of_training_it_stops_at_once_and_further_signals_change_nothing(number):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    try:
+        with pytest.raises(Stopped), stoppable():
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        for each in SIGNALS:
+            os.kill(os.getpid(), each)
+    finally:
+        for each, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(each, handler)
+
+
+def test_ray_makes_an_ordinary_interrupt_of_it():
+    before = [signal.getsignal(each) for each in SIGNALS]
+    try:
+        with pytest.raises(Stopped), stoppable():
+            try:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                time.sleep(5)
+            except Stopped:
+                raise KeyboardInterrupt from None
+        with pytest.raises(KeyboardInterrupt) as error, stoppable():
+            raise KeyboardInterrupt
+        assert not isinstance(error.value, Stopped)
+    finally:
+        for each, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_while_the_ranks_train_they_are_asked_by_a_file(number, tmp_path):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with stoppable():
+        with stopping_ranks(tmp_path / "stop"):
+            assert not (tmp_path / "stop").exists()
+            for _ in range(2):
+                os.kill(os.getpid(), number)
+            assert (tmp_path / "stop").exists()
+        with stopping_ranks(tmp_path / "again"):
+            pass
+    assert not (tmp_path / "again").exists()
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_command_says_so_and_has_a_status_of_its_own(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "at work\n"
+    for _ in range(3):
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == EXIT_STOPPED
+    assert errors == "coterie: stopped on request; the same command goes on from there\n"
