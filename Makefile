@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DATA := data/code-search
 RUNS := runs/quickstart-random runs/quickstart-spectral
 
-.PHONY: help install quickstart test test-slow bench-selection lint type clean
+.PHONY: help install quickstart test test-slow bench-selection study-theory study-synthetic lint type clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -43,6 +43,12 @@ test-slow: install  ## the tests that take longer
 
 bench-selection: install  ## all strategies on the same graphs; writes benchmarks/results
 	$(BIN)/python -m benchmarks.selection
+
+study-theory: install  ## the paper's statements, checked; writes benchmarks/results
+	coterie study theory --out benchmarks/results
+
+study-synthetic: install  ## every way to choose batches on free embeddings, minutes; writes benchmarks/results
+	coterie study synthetic --out benchmarks/results
 
 lint: install  ## style, spelling, and the direction of imports
 	ruff check .

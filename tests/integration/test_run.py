@@ -10,9 +10,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
+from launcher.record import read_record
+from launcher.report.page import write_report
 from launcher.run_dir import read_lines
+from selection.examples import KINDS
 from selection.schedule import open_schedule
+from selection.shards import ShardIndex
 from tests.integration.conftest import EPOCHS_PER_ROUND, NUM_TRAIN
 
 pytestmark = pytest.mark.ray
@@ -78,6 +83,19 @@ def test_judged_after_every_round(finished):
     results = read_lines(run_dir / "metrics" / "rounds.jsonl")
     assert [(r["round"], r["step"]) for r in results] == [(0, STEPS_PER_ROUND), (1, TOTAL_STEPS)]
     assert results[-1]["u_to_v/mrr"] > 2 / 60  # better than chance, which is about ln(60) / 60
+
+
+def test_a_report_shows_what_was_put_together(finished, tmp_path):
+    run_dir, _ = finished
+    record = read_record(run_dir)
+    assert [example["kind"] for example in record.examples[1]] == list(KINDS)
+    assert record.versions["torch"] == torch.__version__
+    assert record.is_finished
+    write_report([run_dir], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    ids = record.examples[1][0]["confusions"][0]["ids"]
+    for sample in ShardIndex.open(run_dir / "index" / "train").read(np.array(ids)):
+        assert sample["py"].decode() in page
 
 
 def test_the_screen_shows_work_and_no_chatter(finished):
