@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DATA := data/code-search
 RUNS := runs/quickstart-random runs/quickstart-spectral
 
-.PHONY: help install quickstart test test-slow bench-selection study-theory study-synthetic lint type clean
+.PHONY: help install quickstart test test-slow test-slurm bench-selection study-theory study-synthetic lint type clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -36,10 +36,14 @@ quickstart: install  ## random batches against chosen ones, on real data, in a f
 	    "compute the mean of each group" "retry a request after a delay"
 
 test: install  ## the default tests, under 8 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not slurm"
 
 test-slow: install  ## the tests that take longer
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not slurm"
+
+test-slurm: install  ## SLURM's real daemons, installed (as root, on Debian), started and stopped
+	sh tests/slurm/install.sh
+	$(BIN)/python -m pytest -m slurm
 
 bench-selection: install  ## all strategies on the same graphs; writes benchmarks/results
 	$(BIN)/python -m benchmarks.selection

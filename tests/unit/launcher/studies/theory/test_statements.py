@@ -101,7 +101,7 @@ def test_variance_bounds():
         (8, 2, "regular polygon", False),
         (5, 3, "simplices", True),
         (7, 4, "simplices", False),
-        (12, 3, "best code", False),
+        pytest.param(12, 3, "best code", False, marks=pytest.mark.slow),
         (8, 3, "no best code", False),
     ],
 )
