@@ -135,7 +135,7 @@ class SpectralConfig(Settings):
     """Strongest links of each node that the eigenvectors look at; everything else looks at all."""
 
     device: str = "cpu"
-    """Where torch is to compute the eigenvectors of the first split, by far the largest: `cuda`; `cpu` needs no torch."""
+    """Where torch computes the eigenvectors of the first split, by far the largest: `cuda`; `cpu` needs no torch."""
 
     exchange_passes: int = Field(default=4, ge=0)
     """Passes of pairwise exchange between the parts of a split; 0 turns it off."""
