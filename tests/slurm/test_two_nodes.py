@@ -1,7 +1,9 @@
 """The tiny run on two nodes with every real part: SLURM, Ray, two DeepSpeed ranks, one on each node."""
 
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launcher.network import first_ephemeral_port
@@ -30,19 +32,17 @@ def wait_for_first_step(cluster, job, run_dir):
 
 def listening_ports(job):
     """Ports on which Ray listens, and who; srun takes ports by itself, and so do torch's ranks."""
-
-    def is_of_ray(process):
-        family = [process, *process.parents()]
-        is_rank = any("RayTrainWorker" in " ".join(each.cmdline()) for each in family)
-        return not is_rank and process.name() != "srun"
-
-    processes = [each for each in job_processes(job) if is_of_ray(each)]
-    return {
-        each.laddr.port: " ".join(process.cmdline())
-        for process in processes
-        for each in process.net_connections("tcp")
-        if each.status == "LISTEN"
-    }
+    ports = {}
+    for process in job_processes(job):
+        with suppress(psutil.NoSuchProcess):  # Ray's workers come and go
+            family = [process, *process.parents()]
+            is_rank = any("RayTrainWorker" in " ".join(each.cmdline()) for each in family)
+            if is_rank or process.name() == "srun":
+                continue
+            command = " ".join(process.cmdline())
+            connections = process.net_connections("tcp")
+            ports |= {each.laddr.port: command for each in connections if each.status == "LISTEN"}
+    return ports
 
 
 def test_two_jobs_on_the_same_nodes(cluster, submit, overrides, alone, tmp_path):
