@@ -4,7 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from launcher.commands import compare, dataset, index, report, run, search, select, study, submit
+from launcher.commands import (
+    compare,
+    dataset,
+    index,
+    plan,
+    report,
+    run,
+    search,
+    select,
+    study,
+    submit,
+)
 from launcher.commands.arguments import CommandParser
 from launcher.stopping import EXIT_STOPPED, Stopped
 from selection.errors import ArtifactError, ConfigError, JobError
@@ -13,6 +24,7 @@ EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 _COMMANDS = (
     run,
+    plan,
     submit,
     compare,
     report,

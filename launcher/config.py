@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from launcher.plan.config import PlanConfig
 from launcher.slurm_config import SlurmConfig
 from selection.artifacts import atomic_file, hash_json
 from selection.config import SelectionConfig, Settings
@@ -77,6 +78,7 @@ class RunConfig(Settings):
     selection: SelectionConfig = SelectionConfig()
     ray: RayConfig = RayConfig()
     slurm: SlurmConfig = SlurmConfig()
+    plan: PlanConfig = PlanConfig()
 
     @model_validator(mode="after")
     def _batches_suit_selection(self) -> "RunConfig":
@@ -89,8 +91,8 @@ class RunConfig(Settings):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the result; where it is written and where Ray runs do not."""
-        return self.model_dump(mode="json", exclude={"run_dir", "ray", "slurm"})
+        """The fields that decide the result; where it is written and where it runs do not."""
+        return self.model_dump(mode="json", exclude={"run_dir", "ray", "slurm", "plan"})
 
     @property
     def hash(self) -> str:

@@ -43,7 +43,7 @@ from selection.progress import Progress, silent
 from selection.shard_index import INDEX_KIND, Sample, ShardIndex
 from selection.tar_scan import COMPRESSED_SUFFIXES, scan_tar
 
-__all__ = ["Sample", "ShardIndex", "build_index", "expand_shards"]
+__all__ = ["Sample", "ShardIndex", "build_index", "expand_shards", "shard_names"]
 
 
 def expand_shards(pattern: str, field: str = "shards") -> list[Path]:
@@ -61,16 +61,7 @@ def expand_shards(pattern: str, field: str = "shards") -> list[Path]:
         ConfigError: nothing matches, a shard named without wildcards is missing, or a match is
             compressed.
     """
-    if "://" in pattern or pattern.startswith("pipe:"):
-        raise ConfigError(
-            f"{field}: {pattern!r} is remote, expected local files; copy or mount them"
-        )
-    try:
-        names = list(braceexpand.braceexpand(pattern))
-    except ValueError:
-        raise ConfigError(
-            f"{field}: {pattern!r} has unbalanced braces; close or remove them"
-        ) from None
+    names = shard_names(pattern, field)
     shards = sorted({shard for name in names for shard in _match(name, field)})
     if not shards:
         raise ConfigError(f"{field}: {pattern!r} matches no file; correct the path or the pattern")
@@ -81,6 +72,24 @@ def expand_shards(pattern: str, field: str = "shards") -> list[Path]:
                 f"which can be read at any byte; decompress it"
             )
     return shards
+
+
+def shard_names(pattern: str, field: str = "shards") -> list[str]:
+    """Expand the brace ranges of a pattern, without looking whether there are such files; wildcards stay.
+
+    Raises:
+        ConfigError: it is remote, or its braces are unbalanced.
+    """
+    if "://" in pattern or pattern.startswith("pipe:"):
+        raise ConfigError(
+            f"{field}: {pattern!r} is remote, expected local files; copy or mount them"
+        )
+    try:
+        return list(braceexpand.braceexpand(pattern))
+    except ValueError:
+        raise ConfigError(
+            f"{field}: {pattern!r} has unbalanced braces; close or remove them"
+        ) from None
 
 
 def _match(name: str, field: str) -> list[Path]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from launcher.plan.disk import checkpoint_bytes
 from selection.artifacts import has_manifest
 from selection.schedule import open_schedule, schedule_folder, write_schedule
 from tests.distributed import rank_programs
@@ -167,6 +168,20 @@ def test_bfloat16_trains_and_resumes(runs, reference, stage):
     found = metric(jobs[f"bfloat16-{stage}"])
     assert list(found.values()) == pytest.approx(losses, rel=BFLOAT16_LOSS_TOLERANCE)
     assert metric(jobs[f"bfloat16-crashed-{stage}"]) == found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(f"stage-{stage}" for stage in STAGES), *(f"bfloat16-{stage}" for stage in STAGES[1:])],
+)
+def test_a_plan_knows_the_bytes_of_a_checkpoint(runs, name):
+    jobs, _ = runs
+    job = jobs[name]
+    folder = complete_checkpoints(job.checkpoints_folder)[-1]
+    weights, _ = load_weights(folder)
+    planned = checkpoint_bytes(sum(map(torch.numel, weights.values())), job.train)
+    found = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert planned == pytest.approx(found, rel=0.2)
 
 
 def test_log_lines_are_means_that_a_crash_does_not_change(runs):

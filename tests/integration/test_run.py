@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from launcher.config import load_config
+from launcher.plan.disk import embeddings_bytes
+from launcher.plan.estimate import plan_run
 from launcher.record import read_record
 from launcher.report.page import write_report
 from launcher.run_dir import read_lines
@@ -19,6 +23,7 @@ from selection.examples import KINDS
 from selection.schedule import open_schedule
 from selection.shards import ShardIndex
 from tests.integration.conftest import EPOCHS_PER_ROUND, NUM_TRAIN
+from trainer.checkpoint import complete_checkpoints, load_weights
 
 pytestmark = pytest.mark.ray
 
@@ -83,6 +88,31 @@ def test_judged_after_every_round(finished):
     results = read_lines(run_dir / "metrics" / "rounds.jsonl")
     assert [(r["round"], r["step"]) for r in results] == [(0, STEPS_PER_ROUND), (1, TOTAL_STEPS)]
     assert results[-1]["u_to_v/mrr"] > 2 / 60  # better than chance, which is about ln(60) / 60
+
+
+def test_a_plan_foretold_its_bytes(finished, tiny_overrides):
+    """Within 20 %, before anything of the run is there; of the embeddings, those that a finished run still has."""
+    run_dir, _ = finished
+    config = load_config(Path("configs/quickstart.yaml"), [*tiny_overrides, f"run_dir={run_dir}"])
+    plan = plan_run(config)
+
+    def found(path):
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+    index, checkpoints = run_dir / "index" / "train", complete_checkpoints(run_dir / "checkpoints")
+    weights, _ = load_weights(checkpoints[-1])
+    assert plan.sizes.num_parameters == sum(map(torch.numel, weights.values()))
+    assert plan.splits[0].num_pairs == pytest.approx(len(ShardIndex.open(index)), rel=0.02)
+    kept = config.train.keep_checkpoints + 1
+    heldout = embeddings_bytes(plan.splits[1], config.encoder.dim, config.selection.embed.dtype)
+    for planned, there in (
+        (plan.disk.index_bytes, found(run_dir / "index")),
+        (plan.disk.schedules_bytes, found(run_dir / "schedules")),
+        (plan.disk.checkpoints_bytes / kept, found(checkpoints[-1])),
+        (heldout, found(run_dir / "embeddings")),
+    ):
+        assert planned == pytest.approx(there, rel=0.2)
+    assert plan.num_steps == TOTAL_STEPS
 
 
 def test_a_report_shows_what_was_put_together(finished, tmp_path):

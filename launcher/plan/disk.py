@@ -1,0 +1,96 @@
+"""Bytes that a run writes, by artifact; all of it lies in the run directory.
+
+Legend: n pairs, d dimensions, k neighbours, p parameters, w ranks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from launcher.config import RunConfig
+from launcher.plan.data import Split
+from trainer.config import TrainConfig
+
+FLOAT32, FLOAT16 = 4, 2
+SIZES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": FLOAT16}
+"""Bytes of a number, by the name of its kind."""
+
+_SHARD_RECORD_BYTES = 1400
+"""Header of a shard's index, its record, and the lines about both in the manifest."""
+
+_ARRAY_HEADER_BYTES = 128
+_MANIFEST_BYTES = 1200
+_FILE_ENTRY_BYTES = 130
+"""Lines of a manifest about one file."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes at the end of a run, and `peak_bytes`, when most is there."""
+
+    index_bytes: float
+    embeddings_bytes: float
+    schedules_bytes: float
+    checkpoints_bytes: float
+
+    @property
+    def peak_bytes(self) -> float:
+        """All of it; while a checkpoint is saved, one more than is kept."""
+        return (
+            self.index_bytes + self.embeddings_bytes + self.schedules_bytes + self.checkpoints_bytes
+        )
+
+
+def disk(config: RunConfig, splits: Sequence[Split], num_parameters: int) -> Disk:
+    """Bytes of all artifacts."""
+    train = config.train
+    return Disk(
+        index_bytes=sum(index_bytes(split) for split in splits),
+        embeddings_bytes=sum(
+            embeddings_bytes(split, config.encoder.dim, config.selection.embed.dtype)
+            for split in embedded(config, splits)
+        ),
+        schedules_bytes=config.rounds * schedule_bytes(splits[0].num_pairs),
+        # one more while the newest is being written
+        checkpoints_bytes=(train.keep_checkpoints + 1) * checkpoint_bytes(num_parameters, train),
+    )
+
+
+def embedded(config: RunConfig, splits: Sequence[Split]) -> list[Split]:
+    """Splits whose embeddings lie on disk at the same time: those of the newest round, of every split."""
+    return [split for split in splits if split.name != "train" or chooses(config)]
+
+
+def chooses(config: RunConfig) -> bool:
+    """Whether any round chooses its batches from embeddings; the first never does."""
+    return config.rounds > 1 and config.selection.strategy != "random"
+
+
+def index_bytes(split: Split) -> float:
+    """Per pair 8 bytes, 20 for each part, and its key: `selection/shards.py`."""
+    per_pair = 8 + 20 * split.parts_per_pair + split.key_bytes
+    return split.num_pairs * per_pair + split.num_shards * _SHARD_RECORD_BYTES
+
+
+def embeddings_bytes(split: Split, dim: int, dtype: str) -> float:
+    """U and V, and two hashes of 8 bytes per pair: `selection/embeddings.py`."""
+    per_pair = 2 * dim * SIZES[dtype] + 16
+    headers = 2 * (_ARRAY_HEADER_BYTES + _FILE_ENTRY_BYTES)
+    return split.num_pairs * per_pair + split.num_shards * headers
+
+
+def schedule_bytes(num_pairs: int) -> float:
+    """An id of 8 bytes for each pair, in a batch or left over: `selection/schedule.py`."""
+    return 8 * num_pairs + 2 * _ARRAY_HEADER_BYTES + _MANIFEST_BYTES
+
+
+def checkpoint_bytes(num_parameters: int, train: TrainConfig) -> float:
+    """DeepSpeed's files and the weights by themselves: `trainer/checkpoint.py`.
+
+    ZeRO keeps a float32 copy of the weights beside AdamW's two moments; without ZeRO the weights are that copy. At
+    stage 3 nobody has the weights in one piece, so DeepSpeed writes no such file.
+    """
+    weights = SIZES[train.precision] * num_parameters
+    moments = 2 * FLOAT32 * num_parameters
+    copy = FLOAT32 * num_parameters if train.zero_stage else 0
+    in_one_piece = 0 if train.zero_stage == 3 else weights
+    return in_one_piece + copy + moments + weights

@@ -1,0 +1,76 @@
+"""The plan of a run: every estimate of this folder."""
+
+from dataclasses import dataclass
+
+from launcher.config import RunConfig
+from launcher.plan.data import Split, count_splits
+from launcher.plan.disk import Disk, chooses, disk
+from launcher.plan.hardware import Resources, resources
+from launcher.plan.memory import (
+    RankMemory,
+    SelectionMemory,
+    embed_worker_bytes,
+    rank_memory,
+    selection_memory,
+)
+from launcher.plan.work import Reads, Stage, reads, stages, steps_per_epoch
+from launcher.slurm import check_request
+from launcher.slurm_config import SlurmConfig
+from selection.errors import ConfigError
+from trainer.sizes import Sizes, encoder_sizes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would need and cost; bytes, operations and seconds."""
+
+    config: RunConfig
+    splits: list[Split]
+    resources: Resources
+    sizes: Sizes
+    num_steps: int
+    disk: Disk
+    rank: RankMemory
+    embed_worker_bytes: float
+    selection: SelectionMemory | None
+    stages: list[Stage]
+    reads: list[Reads]
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole run."""
+        return sum(stage.times * stage.seconds for stage in self.stages)
+
+
+def plan_run(config: RunConfig) -> Plan:
+    """Plan a run; looks at shards, and changes nothing.
+
+    Raises:
+        ConfigError: data, encoder, sizes or what is asked of SLURM do not go together.
+        ArtifactError: a shard that was looked at is damaged.
+    """
+    if config.slurm != SlurmConfig():
+        check_request(config)
+    splits = count_splits(config)
+    train = splits[0]
+    if train.num_pairs < config.train.batch_size:
+        raise ConfigError(
+            f"train.batch_size: is {config.train.batch_size}, but data.train has only {train.num_pairs} pairs; "
+            "take a smaller batch or more shards"
+        )
+    sizes = encoder_sizes(config.encoder)
+    there = resources(config)
+    epochs = config.rounds * config.selection.refresh.epochs_per_round
+    return Plan(
+        config=config,
+        splits=splits,
+        resources=there,
+        sizes=sizes,
+        num_steps=config.train.num_steps or epochs * steps_per_epoch(config, train.num_pairs),
+        disk=disk(config, splits, sizes.num_parameters),
+        rank=rank_memory(config.train, sizes, config.encoder.dim),
+        embed_worker_bytes=embed_worker_bytes(config, sizes, train),
+        selection=selection_memory(config, train.num_pairs) if chooses(config) else None,
+        stages=stages(config, splits, sizes, there),
+        reads=reads(config, train),
+    )

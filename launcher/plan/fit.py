@@ -1,0 +1,110 @@
+"""What a plan shows not to fit, or not to be used."""
+
+import math
+from collections.abc import Iterator
+
+from launcher.plan.estimate import Plan
+from launcher.plan.hardware import GPUS, Resources
+from launcher.plan.spelling import spell_bytes, spell_seconds
+from launcher.plan.work import SELECTION_STAGES, TRAIN_STAGE
+
+
+def warnings(plan: Plan) -> Iterator[str]:
+    """One line each: what does not fit or is not used, and the field to change."""
+    yield from _gpu_warnings(plan)
+    yield from _node_warnings(plan)
+    yield from _selection_warnings(plan)
+    yield from _use_warnings(plan)
+
+
+def _gpu_warnings(plan: Plan) -> Iterator[str]:
+    train, embed = plan.config.train, plan.config.selection.embed
+    name = plan.config.plan.gpu
+    memory = GPUS[name].memory_bytes
+    if train.use_gpu and (needed := plan.rank.total_bytes) > memory:
+        yield (
+            f"a rank needs {spell_bytes(needed)} of GPU memory, but {name} has {spell_bytes(memory)}; take more "
+            "ranks, a smaller train.batch_size or a higher train.zero_stage"
+        )
+    if not embed.gpus_per_worker:
+        return
+    share = memory * min(1.0, embed.gpus_per_worker)
+    if plan.embed_worker_bytes > share:
+        yield (
+            f"an embedding worker needs {spell_bytes(plan.embed_worker_bytes)} of GPU memory, but its share of {name} "
+            f"is {spell_bytes(share)}; lower selection.embed.batch_size"
+        )
+
+
+def _node_warnings(plan: Plan) -> Iterator[str]:
+    there, train, embed = plan.resources, plan.config.train, plan.config.selection.embed
+    if there.memory_per_node_bytes is None:
+        return
+    num_ranks = 0 if train.use_gpu else math.ceil(train.num_ranks / there.num_nodes)
+    num_workers = 0 if embed.gpus_per_worker else math.ceil(embed.num_workers / there.num_nodes)
+    both = [
+        (num_ranks, "ranks", plan.rank.total_bytes, "train.num_ranks or train.batch_size"),
+        (num_workers, "embedding workers", plan.embed_worker_bytes, "selection.embed.num_workers"),
+    ]
+    for count, who, each, fields in both:
+        if count * each > there.memory_per_node_bytes:
+            yield (
+                f"{count} {who} of a node need {spell_bytes(count * each)}, but {_node_memory(there)}; lower {fields}"
+            )
+
+
+def _selection_warnings(plan: Plan) -> Iterator[str]:
+    if plan.selection is None:
+        return
+    there, needed = plan.resources, plan.selection.total_bytes
+    if there.memory_per_node_bytes is None:
+        yield (
+            f"selection needs {spell_bytes(needed)} on one node, and nobody says what a node has; set "
+            "slurm.memory_per_node"
+        )
+    elif needed > there.memory_per_node_bytes:
+        yield (
+            f"selection needs {spell_bytes(needed)} on one node, but {_node_memory(there)}; ask for larger nodes, "
+            "lower selection.graph.num_neighbors or encoder.dim, or train on fewer shards"
+        )
+    in_all = {stage.name: stage.times * stage.seconds for stage in plan.stages}
+    choosing_s = sum(in_all[name] for name in SELECTION_STAGES)
+    if choosing_s > in_all[TRAIN_STAGE]:
+        yield (
+            f"embedding and selection take {spell_seconds(choosing_s)} in all, training "
+            f"{spell_seconds(in_all[TRAIN_STAGE])}; choose more rarely (selection.refresh.epochs_per_round), or embed "
+            "with more workers (selection.embed.num_workers)"
+        )
+
+
+def _use_warnings(plan: Plan) -> Iterator[str]:
+    there, train, embed = plan.resources, plan.config.train, plan.config.selection.embed
+    num_gpus = there.num_nodes * there.gpus_per_node
+    if train.use_gpu and train.num_ranks < num_gpus:
+        yield (
+            f"train.num_ranks is {train.num_ranks}, but the job has {num_gpus} GPUs; the others train nothing"
+        )
+    if plan.selection is None:
+        return
+    if num_gpus and not embed.gpus_per_worker:
+        yield (
+            "selection.embed.gpus_per_worker is 0, so CPUs embed while the GPUs wait; set it to 1"
+        )
+    if 0 < embed.num_workers * embed.gpus_per_worker < num_gpus:
+        yield (
+            f"selection.embed.num_workers is {embed.num_workers}, but the job has {num_gpus} GPUs; the others "
+            "embed nothing"
+        )
+    num_shards = plan.splits[0].num_shards
+    if embed.num_workers > num_shards:
+        yield (
+            f"selection.embed.num_workers is {embed.num_workers}, but data.train has {num_shards} shards, and a shard "
+            "goes to one worker; write smaller shards, or take fewer workers"
+        )
+
+
+def _node_memory(there: Resources) -> str:
+    memory = spell_bytes(there.memory_per_node_bytes or 0)
+    if there.where == "slurm":
+        return f"slurm.memory_per_node gives {memory}"
+    return f"{there.where} has {memory}"

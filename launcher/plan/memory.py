@@ -1,0 +1,123 @@
+"""Memory of the processes of a run, at their peaks.
+
+Legend: n pairs, d dimensions, k neighbours, b pairs of a rank, B pairs of a batch, p parameters, w ranks.
+"""
+
+from dataclasses import dataclass
+
+from launcher.config import RunConfig
+from launcher.plan.data import Split
+from launcher.plan.disk import FLOAT32, SIZES
+from trainer.config import TrainConfig
+from trainer.sizes import Sizes
+
+RANK_PROCESS_BYTES = 0.7e9
+"""An interpreter with torch and DeepSpeed; of a GPU's memory, about what CUDA takes for itself."""
+
+WORKER_PROCESS_BYTES = 0.6e9
+"""An interpreter with torch, or with Numba and FAISS."""
+
+ENTRIES_PER_NEIGHBOR = 3.5
+"""Entries of the affinity for each pair and each of its K: 4 if no two links were the same; 3.5 on code search."""
+
+PARTITION_BYTES_PER_PAIR = 1000
+"""The strongest links, eigenvectors and their products; as measured on mixtures, whatever d and K are."""
+
+MEASURING_PER_GRAPH = 2
+"""scipy copies the graph into float64 to find its components, when the signals of a schedule are measured."""
+
+_BUCKET_NUMBERS = 50_000_000  # of `trainer/engine.py`
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Of one rank, on its GPU if it has one."""
+
+    weights_bytes: float
+    gradients_bytes: float
+    optimizer_bytes: float
+    activations_bytes: float
+    loss_bytes: float
+    process_bytes: float = RANK_PROCESS_BYTES
+
+    @property
+    def total_bytes(self) -> float:
+        """All of it."""
+        return (
+            self.weights_bytes
+            + self.gradients_bytes
+            + self.optimizer_bytes
+            + self.activations_bytes
+            + self.loss_bytes
+            + self.process_bytes
+        )
+
+
+@dataclass(frozen=True)
+class SelectionMemory:
+    """Of the task that chooses the batches of a round, on one node."""
+
+    embeddings_bytes: float
+    neighbors_bytes: float
+    graph_bytes: float
+    working_bytes: float
+    process_bytes: float = WORKER_PROCESS_BYTES
+
+    @property
+    def total_bytes(self) -> float:
+        """All of it."""
+        return (
+            self.embeddings_bytes
+            + self.neighbors_bytes
+            + self.graph_bytes
+            + self.working_bytes
+            + self.process_bytes
+        )
+
+
+def rank_memory(train: TrainConfig, sizes: Sizes, dim: int) -> RankMemory:
+    """Weights, gradients and AdamW's state by ZeRO stage; activations of b pairs; logits of [b, B] both ways."""
+    p, w, number = sizes.num_parameters, train.num_ranks, SIZES[train.precision]
+    b = train.batch_size // w
+    stage = train.zero_stage
+    optimizer = 2 * FLOAT32 * p
+    if stage:
+        copy = FLOAT32 * p
+        buckets = 2 * number * min(p, _BUCKET_NUMBERS)
+        optimizer = (optimizer + copy) / w + buckets
+    return RankMemory(
+        weights_bytes=number * p / (w if stage == 3 else 1),
+        gradients_bytes=number * p / (w if stage >= 2 else 1),
+        optimizer_bytes=optimizer,
+        activations_bytes=number * b * sizes.num_activations,
+        # logits and their softmax both ways, and the rows of all ranks with their gradients
+        loss_bytes=FLOAT32 * (4 * b * train.batch_size + 4 * train.batch_size * dim),
+    )
+
+
+def embed_worker_bytes(config: RunConfig, sizes: Sizes, train: Split) -> float:
+    """Of one embedding worker: weights in float32, a few layers of one forward pass, and the rows of its shard."""
+    embed = config.selection.embed
+    layers = 4 * FLOAT32 * embed.batch_size * sizes.largest_layer
+    rows = 2 * FLOAT32 * 2 * config.encoder.dim * train.num_pairs / train.num_shards
+    return 2 * FLOAT32 * sizes.num_parameters + layers + rows + WORKER_PROCESS_BYTES
+
+
+def graph_bytes(num_pairs: int, num_neighbors: int) -> float:
+    """The affinity: 8 bytes for each entry, and where each row starts."""
+    return num_pairs * (8 * ENTRIES_PER_NEIGHBOR * num_neighbors + FLOAT32)
+
+
+def selection_memory(config: RunConfig, num_pairs: int) -> SelectionMemory:
+    """Of choosing batches for `num_pairs` pairs; a strategy that looks at no graph needs less."""
+    k = config.selection.graph.num_neighbors + config.selection.graph.first_rank
+    rows = 2 * FLOAT32 * config.encoder.dim * num_pairs
+    # `selection/select.py` copies the rows of those who take part unless that is everybody
+    num_copies = 2 if num_pairs % config.train.batch_size else 1
+    graph = graph_bytes(num_pairs, k)
+    return SelectionMemory(
+        embeddings_bytes=num_copies * rows + 24 * num_pairs,
+        neighbors_bytes=2 * FLOAT32 * k * num_pairs,
+        graph_bytes=graph,
+        working_bytes=max(PARTITION_BYTES_PER_PAIR * num_pairs, MEASURING_PER_GRAPH * graph),
+    )

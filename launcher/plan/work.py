@@ -1,0 +1,140 @@
+"""Operations, seconds and reads of the stages of a run.
+
+Legend: n pairs, d dimensions, k neighbours, c cells, B pairs of a batch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from launcher.config import RunConfig
+from launcher.plan.data import Split
+from launcher.plan.disk import chooses
+from launcher.plan.hardware import (
+    CORE_FLOPS_PER_S,
+    Resources,
+    embed_flops_per_s,
+    rank_flops_per_s,
+)
+from selection.knn import MAX_FLAT_PAIRS
+from selection.strategies import plan_num_batches
+from trainer.sizes import Sizes
+
+RANK_START_S = 12.0
+"""From nothing to the first step of the ranks, which start anew in every round: benchmarks/NOTES.md."""
+
+_CELLS_PER_ROOT = 8  # of `selection/knn.py`
+VISITED_CELLS = 64
+"""Cells that a query looks into, whatever their number: 40 to 100 in searches of 60,000 pairs."""
+
+CLUSTER_CORE_S_PER_LINK = 6e-6
+"""Of each pair and each of its K, for weights, partition, moves and swaps: mixtures of 20,000 to 120,000 pairs."""
+
+MAX_SELECTION_THREADS = 16
+"""More have nothing to do, see `selection/join.py`."""
+
+_READ_BLOCK_BYTES = 16 << 20  # of `selection/shard_index.py`
+
+TRAIN_STAGE, SELECTION_STAGES = "train, one epoch", ("embed", "neighbors", "cluster")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a round.
+
+    Attributes:
+        name: as the console calls it.
+        flops: operations of one time.
+        seconds: of one time.
+        times: how often it happens in the run.
+    """
+
+    name: str
+    flops: float
+    seconds: float
+    times: int
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What one epoch of training, or one pass that embeds all pairs, asks of the file system.
+
+    Attributes:
+        name: of the pass.
+        num_requests: at most; pairs of one slice that lie side by side in a shard are read together.
+        num_bytes: read.
+    """
+
+    name: str
+    num_requests: float
+    num_bytes: float
+
+
+def steps_per_epoch(config: RunConfig, num_pairs: int) -> int:
+    """Batches of a round that is selected.
+
+    Raises:
+        ConfigError: the strategy does not suit the data, or its package is missing.
+    """
+    return plan_num_batches(config.selection, num_pairs, config.train.batch_size)
+
+
+def stages(
+    config: RunConfig, splits: Sequence[Split], sizes: Sizes, there: Resources
+) -> list[Stage]:
+    """All stages, in the order of a round; selection only where there is any."""
+    train, selection = config.train, config.selection
+    n, d = splits[0].num_pairs, config.encoder.dim
+    num_selected = config.rounds - 1 if chooses(config) else 0
+    heldout = sum(split.num_pairs for split in splits[1:])
+    cores = min(MAX_SELECTION_THREADS, there.cpus_per_node)
+    embed_speed = embed_flops_per_s(config)
+    epoch_flops = _epoch_flops(config, n, sizes, d)
+    ranks_speed = train.num_ranks * rank_flops_per_s(config)
+    found = [Stage("start ranks", 0, RANK_START_S, config.rounds)]
+    num_epochs = config.rounds * selection.refresh.epochs_per_round
+    if train.num_steps is not None:
+        num_epochs = max(1, round(train.num_steps / steps_per_epoch(config, n)))
+    found.append(Stage(TRAIN_STAGE, epoch_flops, epoch_flops / ranks_speed, num_epochs))
+    if num_selected:
+        embed = n * sizes.forward_flops
+        search = neighbor_flops(n, d, selection.graph.index)
+        found += [
+            Stage(SELECTION_STAGES[0], embed, embed / embed_speed, num_selected),
+            Stage(SELECTION_STAGES[1], search, search / (cores * CORE_FLOPS_PER_S), num_selected),
+            Stage(SELECTION_STAGES[2], 0, cluster_core_s(config, n) / cores, num_selected),
+        ]
+    judge = heldout * sizes.forward_flops
+    found.append(Stage("judge", judge, judge / embed_speed, config.rounds))
+    return found
+
+
+def _epoch_flops(config: RunConfig, n: int, sizes: Sizes, d: int) -> float:
+    """Forward, and twice that backward, for the encoder and for the logits of a batch in both directions."""
+    num_pairs = steps_per_epoch(config, n) * config.train.batch_size
+    return 3 * num_pairs * (sizes.forward_flops + 4 * config.train.batch_size * d)
+
+
+def neighbor_flops(n: int, d: int, index: str) -> float:
+    """Of the search, both ways: everything with everything, or with the centroids twice and in the cells visited."""
+    if index == "flat" or (index == "auto" and n <= MAX_FLAT_PAIRS):
+        return 4.0 * n * n * d
+    num_cells = _CELLS_PER_ROOT * math.sqrt(n)
+    return 8.0 * n * num_cells * d + 4.0 * n * VISITED_CELLS * n / num_cells * d
+
+
+def cluster_core_s(config: RunConfig, n: int) -> float:
+    """Seconds of one core, from neighbours to batches."""
+    return CLUSTER_CORE_S_PER_LINK * config.selection.graph.num_neighbors * n
+
+
+def reads(config: RunConfig, train: Split) -> list[Reads]:
+    """Requests of an epoch and of an embedding pass, by `selection/shard_index.py`."""
+    n, pair_bytes = train.num_pairs, train.pair_bytes
+    batch = config.selection.embed.batch_size
+    blocks = max(1.0, batch * pair_bytes / _READ_BLOCK_BYTES)
+    return [
+        Reads(TRAIN_STAGE, n, n * pair_bytes),
+        Reads(SELECTION_STAGES[0], n / batch * blocks, n * pair_bytes),
+        Reads("index, once", n * train.parts_per_pair, n * train.parts_per_pair * 512),
+    ]

@@ -1,0 +1,136 @@
+import json
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.cli import main
+from launcher.config import load_config
+from launcher.plan.estimate import plan_run
+from launcher.plan.fit import warnings
+from launcher.plan.table import to_json, to_page
+from selection.errors import ConfigError
+from tests.unit.launcher.test_config import CONFIGS
+
+DESCRIBED = ("plan.num_pairs=1000000", "plan.pair_bytes=3000")
+PRODUCTION = [
+    Path("configs") / f"{name}.yaml"
+    for name in (
+        "clip_vit_b16",
+        "internet_scale",
+        "paper/cifar100",
+        "paper/tiny_imagenet",
+        "text_embedding",
+    )
+]
+MAX_S = 5
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_every_shipped_config_is_planned(path):
+    overrides = () if load_config(path).plan.num_pairs else DESCRIBED
+    plan = plan_run(load_config(path, overrides))
+    assert plan.total_s > 0
+    assert plan.disk.peak_bytes > plan.disk.embeddings_bytes > 0
+    assert "selection task" in to_page(plan)
+    json.dumps(to_json(plan))
+
+
+@pytest.mark.parametrize("path", PRODUCTION, ids=str)
+def test_production_configs_use_what_they_ask_for(path):
+    config = load_config(path)
+    gpus = config.slurm.nodes * config.slurm.gpus_per_node
+    assert config.train.num_ranks == config.selection.embed.num_workers == gpus
+    used = config.train.cpus_per_rank + config.train.reader_processes
+    assert used * config.slurm.gpus_per_node <= config.slurm.cpus_per_node
+    embedding = config.selection.embed.cpus_per_worker * config.slurm.gpus_per_node
+    assert embedding <= config.slurm.cpus_per_node
+    assert not any("GPU" in warning for warning in warnings(plan_run(config)))
+
+
+def test_it_starts_and_writes_nothing_and_is_quick(tmp_path):
+    heavy = "torch", "ray", "deepspeed", "transformers"
+    code = (
+        "import sys; from launcher.cli import main; "
+        "status = main(['plan', *sys.argv[1:]]); "
+        f"print([m for m in {heavy} if m in sys.modules], status)"
+    )
+    config = Path("configs/internet_scale.yaml").absolute()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(config)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path.cwd())},
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.stdout.splitlines()[-1] == "[] 0"
+    assert "2,000,000,000 pairs" in result.stdout
+    assert after.ru_utime - before.ru_utime < MAX_S
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_prints_plain_values(capsys):
+    assert main(["plan", "configs/quickstart.yaml", "--json", *DESCRIBED]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["splits"][0]["num_pairs"] == 1_000_000
+    assert values["num_steps"] == 3 * (1_000_000 // 64)
+    assert values["disk"]["schedules_bytes"] == pytest.approx(3 * 8e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("plan.num_pairs=2000000000", "slurm.memory_per_node=64G"),
+            r"selection needs .* TB on one node, but slurm\.memory_per_node gives 68\.7 GB",
+        ),
+        (
+            ("train.use_gpu=true", "slurm.gpus_per_node=2", "train.batch_size=200000"),
+            r"a rank needs .* of GPU memory, but a100 has 80 GB",
+        ),
+        (("train.use_gpu=true", "slurm.gpus_per_node=8"), "has 8 GPUs; the others train nothing"),
+        (("train.use_gpu=true", "slurm.gpus_per_node=2"), "so CPUs embed while the GPUs wait"),
+        (("selection.embed.num_workers=5000",), "a shard goes to one worker"),
+        (("slurm.nodes=2",), r"nobody says what a node has; set slurm\.memory_per_node"),
+        (
+            ("slurm.memory_per_node=1G", "train.num_ranks=2"),
+            "2 ranks of a node need .* lower train.num_ranks",
+        ),
+        (("selection.graph.index=flat",), "choose more rarely"),
+    ],
+)
+def test_what_does_not_fit_is_named(overrides, message):
+    config = load_config(Path("configs/quickstart.yaml"), [*DESCRIBED, *overrides])
+    assert re.search(message, "\n".join(warnings(plan_run(config))))
+
+
+def test_a_batch_that_is_larger_than_the_data():
+    overrides = [*DESCRIBED, "train.batch_size=2000000"]
+    with pytest.raises(ConfigError, match=r"data\.train has only 1000000 pairs"):
+        plan_run(load_config(Path("configs/quickstart.yaml"), overrides))
+
+
+def test_ranks_that_the_job_has_no_gpu_for():
+    overrides = "train.use_gpu=true", "slurm.gpus_per_node=1"
+    config = load_config(Path("configs/quickstart.yaml"), [*DESCRIBED, *overrides])
+    with pytest.raises(ConfigError, match=r"slurm\.gpus_per_node: the job has 1 GPUs"):
+        plan_run(config)
+
+
+def test_random_batches_need_no_selection():
+    config = load_config(Path("configs/quickstart.yaml"), [*DESCRIBED, "selection.strategy=random"])
+    plan = plan_run(config)
+    assert plan.selection is None
+    assert not {"embed", "neighbors", "cluster"} & {stage.name for stage in plan.stages}
+    assert "selection task" not in to_page(plan)
