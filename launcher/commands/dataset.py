@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.commands.arguments import add_workers, not_negative, positive, share
 
-_PARTS = ("train", "validation", "heldout", "corrupted")
+_PARTS = ("train", "validation", "heldout", "known", "corrupted")
 
 
 def add(commands: argparse._SubParsersAction) -> None:

@@ -9,17 +9,19 @@ same body) and near duplicates (`near_duplicates`, estimated Jaccard similarity 
 body from 0.8) are removed: each would be a false negative in a batch, and a leak between the
 parts. Of each group the first by package, path and line stays.
 
-The split is by top-level package, so that the other two parts ask for code of authors never trained
-on: settings are chosen on the validation part, results reported on the held-out part. In the order of
-a hash, packages go to the held-out part until it has 8% of the pairs, or 2,000 if that is more, or a
-quarter of all if that is less; then as much goes to the validation part, and the rest is trained on.
-No package of those two may be more than a quarter of its part. Pairs are ordered by a hash of where
-they come from: that mixes packages within shards, makes a smaller `limit` a prefix of a larger one,
-and gives the same files for the same environment, whatever the number of processes.
+The split is by top-level package, so that two parts ask for code of authors never trained on: settings
+are chosen on the validation part, results reported on the held-out part. In the order of a hash,
+packages go to the held-out part until it has 8% of the pairs, or 2,000 if that is more, or a quarter of
+all if that is less; then as much goes to the validation part, and the rest is trained on. No package
+of those two may be more than a quarter of its part. A fourth part asks for code of authors that are
+trained on: 8% of the other pairs, in the order of a hash. Pairs are ordered by a hash of where they
+come from: that mixes packages within shards, makes a smaller `limit` a prefix of a larger one, and
+gives the same files for the same environment, whatever the number of processes.
 
     FOLDER/train/shard-000000.tar      WebDataset: 00000000.txt docstring, .py body, .json origin
     FOLDER/validation/shard-000000.tar
     FOLDER/heldout/shard-000000.tar
+    FOLDER/known/shard-000000.tar      of packages that are trained on
     FOLDER/manifest.json
 
 Memory is that of the pairs found, about 2 KB each.
@@ -27,6 +29,7 @@ Memory is that of the pairs found, about 2 KB each.
 
 import hashlib
 import json
+import math
 import os
 import re
 import sysconfig
@@ -55,9 +58,10 @@ from trainer.datasets.shard_writer import (
 NEAR_DUPLICATE_SIMILARITY = 0.8
 MIN_HELDOUT_PAIRS = 2_000
 HELDOUT_SHARE, MAX_HELDOUT_SHARE = 0.08, 0.25
+KNOWN_SHARE = 0.08
 MAX_PACKAGE_SHARE = 0.25
 SEED = 0
-PARTS = ("train", "validation", "heldout")
+PARTS = ("train", "validation", "heldout", "known")
 
 _FILES_PER_TASK = 64
 _Task = list[tuple[Path, Path]]  # root, file
@@ -133,7 +137,7 @@ def write_code_search(
     found, counts = _find_pairs(roots, num_workers, progress)
     pairs = deduplicate(found)
     counts["num_near_or_exact_duplicates"] = len(found) - len(pairs)
-    parts = cap(split_by_package(pairs), limit)
+    parts = cap(split(pairs), limit)
     if not all(parts.values()):
         raise ConfigError(
             f"roots: found {len(pairs)} pairs in {len({pair.package for pair in pairs})} packages of "
@@ -170,8 +174,8 @@ def deduplicate(pairs: Sequence[Pair]) -> list[Pair]:
     return [distinct[row] for row in np.flatnonzero(kept)]
 
 
-def split_by_package(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """Divide pairs into the `PARTS`, which share no package."""
+def split(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Divide pairs into the `PARTS`; only `train` and `known` share packages."""
     sizes = Counter(pair.package for pair in pairs)
     target = max(MIN_HELDOUT_PAIRS, HELDOUT_SHARE * len(pairs))
     target = min(target, MAX_HELDOUT_SHARE * len(pairs))
@@ -183,7 +187,10 @@ def split_by_package(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
             if is_free and num_taken < target and sizes[package] <= MAX_PACKAGE_SHARE * target:
                 part_of[package] = part
                 num_taken += sizes[package]
-    return {part: [pair for pair in pairs if part_of[pair.package] == part] for part in PARTS}
+    parts = {part: [pair for pair in pairs if part_of[pair.package] == part] for part in PARTS}
+    num_known = math.ceil(KNOWN_SHARE * len(parts["train"]))
+    mixed = sorted(parts["train"], key=lambda pair: _hash("known", *map(str, pair.position)))
+    return {**parts, "known": mixed[:num_known], "train": mixed[num_known:]}
 
 
 def cap(parts: Mapping[str, Sequence[Pair]], limit: int | None) -> dict[str, list[Pair]]:
@@ -206,6 +213,7 @@ def _constants() -> dict[str, Any]:
         "pairs_per_shard": PAIRS_PER_SHARD,
         "near_duplicate_similarity": NEAR_DUPLICATE_SIMILARITY,
         "min_heldout_pairs": MIN_HELDOUT_PAIRS,
+        "known_share": KNOWN_SHARE,
     }
 
 

@@ -1,6 +1,7 @@
 import itertools
 import json
 import textwrap
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -59,7 +60,10 @@ def samples(folder, part):
 
 
 def all_packages(manifest):
-    return {name: size for part in PARTS for name, size in manifest[part]["packages"].items()}
+    sizes = Counter()
+    for part in PARTS:
+        sizes.update(manifest[part]["packages"])
+    return dict(sizes)
 
 
 def functions_in(tmp_path, source):
@@ -195,10 +199,11 @@ def test_webdataset_reads_all_parts(tmp_path, root):
             assert source[origin["line"] - 1].startswith(f"def {origin['qualname']}(")
 
 
-def test_parts_share_no_package_and_miss_no_pair(tmp_path, root):
+def test_parts_share_no_package_but_those_that_are_known_and_miss_no_pair(tmp_path, root):
     manifest = write(tmp_path, root)
-    packages = [name for part in PARTS for name in manifest[part]["packages"]]
-    assert sorted(packages) == sorted(f"p{n}" for n in range(NUM_PACKAGES))
+    apart = [name for part in PARTS[:3] for name in manifest[part]["packages"]]
+    assert sorted(apart) == sorted(f"p{n}" for n in range(NUM_PACKAGES))
+    assert manifest["known"]["packages"].keys() <= manifest["train"]["packages"].keys()
     sizes = {part: sum(manifest[part]["packages"].values()) for part in PARTS}
     total = NUM_PACKAGES * FUNCTIONS_PER_PACKAGE
     assert sum(sizes.values()) == total
@@ -216,7 +221,9 @@ def test_packages_mix_in_the_order(tmp_path, root):
 def test_large_packages_are_not_held_out(tmp_path, root):
     rng = np.random.default_rng(1)
     (root / "huge.py").write_text("".join(function_source(rng, f"f{n}") for n in range(60)))
-    assert write(tmp_path, root)["train"]["packages"]["huge"] == 60
+    assert all_packages(manifest := write(tmp_path, root))["huge"] == 60
+    for part in ("validation", "heldout"):
+        assert "huge" not in manifest[part]["packages"]
 
 
 def test_test_folders_are_skipped(tmp_path, root):
@@ -330,7 +337,7 @@ def test_a_limit_caps_the_other_parts(root, monkeypatch):
     monkeypatch.setattr(code_search, "MIN_HELDOUT_PAIRS", 3)
     pairs, _ = code_search._find_pairs([root], 1, silent)
     parts = dict.fromkeys(PARTS, pairs)
-    for limit, sizes in ((80, [80, 10, 10]), (8, [8, 3, 3]), (None, [len(pairs)] * 3)):
+    for limit, sizes in ((80, [80, 10, 10, 10]), (8, [8, 3, 3, 3]), (None, [len(pairs)] * 4)):
         assert [len(part) for part in cap(parts, limit).values()] == sizes
 
 
