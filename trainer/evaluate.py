@@ -4,13 +4,13 @@ The rank of pair i is one plus the number of others that are at least as similar
 Embeddings that have all collapsed into one point thus score 0 rather than luck, and a pool with duplicates is scored
 from below. Similarities within `TIE_TOLERANCE` are ties, so that the rounding of a matrix product decides nothing.
 
-Cost: 4 N^2 d operations. Memory: one block of rows against the pool, `_BLOCK_BYTES`; never N x N.
+Cost: 4 N M d operations. Memory: one block of rows against the pool, `_BLOCK_BYTES`; never N x N.
 
 The paper judges single-view models in two ways (section 5.2). Over all images, each view looks for the other view of
 its image: `retrieval_metrics`, whose recall at 1 is the paper's R@1. Within one image, each view looks for the other
 view of the same corruption among all corruptions of that image: `corrupted_retrieval`.
 
-Legend: n pairs in the pool, d dims, c rows of a block, p images, k corruptions of each.
+Legend: n pairs, m rows of the pool, d dims, c rows of a block, p images, k corruptions of each.
 """
 
 import numpy as np
@@ -22,18 +22,28 @@ RECALL_AT = (1, 5, 10)
 _BLOCK_BYTES = 256 << 20
 
 
-def retrieval_metrics(U: Float[np.ndarray, "n d"], V: Float[np.ndarray, "n d"]) -> dict[str, float]:
+def retrieval_metrics(
+    U: Float[np.ndarray, "n d"],
+    V: Float[np.ndarray, "n d"],
+    distractors: tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m d"]] | None = None,
+) -> dict[str, float]:
     """Recall and mean reciprocal rank in both directions.
 
     Args:
         U: embeddings on the unit sphere.
         V: their partners, row by row.
+        distractors: u and v of pairs that are in the pools, but do not look for anything.
 
     Returns:
         `u_to_v/recall_at_1`, `_5`, `_10` and `u_to_v/mrr`, where u looks for its v, and the same for `v_to_u`.
     """
     metrics = {}
-    for name, queries, pool in (("u_to_v", U, V), ("v_to_u", V, U)):
+    pool_u, pool_v = U, V
+    if distractors is not None:
+        pool_u, pool_v = (
+            np.concatenate([own, more]) for own, more in zip((U, V), distractors, strict=True)
+        )
+    for name, queries, pool in (("u_to_v", U, pool_v), ("v_to_u", V, pool_u)):
         ranks = partner_ranks(queries, pool)
         for k in RECALL_AT:
             metrics[f"{name}/recall_at_{k}"] = float((ranks <= k).mean())
@@ -43,10 +53,10 @@ def retrieval_metrics(U: Float[np.ndarray, "n d"], V: Float[np.ndarray, "n d"]) 
 
 def partner_ranks(
     queries: Float[np.ndarray, "n d"],
-    pool: Float[np.ndarray, "n d"],
+    pool: Float[np.ndarray, "m d"],
     block_bytes: int = _BLOCK_BYTES,
 ) -> Int64[np.ndarray, "n"]:
-    """Rank of row i of the pool for query i, 1 being best; ties count against it."""
+    """Rank of row i of the pool for query i, 1 being best; ties count against it, and so do rows beyond n."""
     queries, pool = queries.astype(np.float32, copy=False), pool.astype(np.float32, copy=False)
     block = max(1, block_bytes // (pool.itemsize * len(pool)))
     ranks = np.empty(len(queries), dtype=np.int64)

@@ -38,6 +38,18 @@ def test_metrics_are_those_of_the_ranks():
     assert len(metrics) == 2 * (1 + len(RECALL_AT))
 
 
+def test_distractors_are_in_both_pools_and_look_for_nothing():
+    rng = np.random.default_rng(6)
+    U, V = (unit_rows(rng, 40, 6) for _ in range(2))
+    distractors = tuple(unit_rows(rng, 25, 6) for _ in range(2))
+    pools = [np.concatenate(both) for both in zip((U, V), distractors, strict=True)]
+    metrics = retrieval_metrics(U, V, distractors)
+    for name, queries, pool in (("u_to_v", U, pools[1]), ("v_to_u", V, pools[0])):
+        ranks = brute_force_ranks(queries, pool)
+        assert len(ranks) == 40
+        assert metrics[f"{name}/mrr"] == pytest.approx(np.mean(1 / ranks))
+
+
 def test_perfect_and_collapsed_embeddings():
     U = unit_rows(np.random.default_rng(2), 30, 16)
     assert set(retrieval_metrics(U, U).values()) == {1.0}
