@@ -35,6 +35,10 @@ class DataConfig(Settings):
     validation: str | None = None
     """Shards on which retrieval is judged as well, to choose settings by; null judges on `heldout` alone."""
 
+    distractors: str | None = None
+    """Shards whose pairs are candidates in every retrieval that is judged, and are not looked for; null adds none. A
+    search among many shows more of what hard batches teach than one among few."""
+
     def splits(self) -> list[tuple[str, str]]:
         """Name and shards of every split that is given."""
         named = [(split, getattr(self, split)) for split in type(self).model_fields]

@@ -9,8 +9,9 @@ from launcher.config import RunConfig
 from launcher.console import say
 from launcher.ownership import owning
 from launcher.ray_cluster import check_resources, ray_cluster
-from launcher.rounds import Run, prepare, run_rounds
+from launcher.rounds import prepare, run_rounds
 from launcher.run_dir import RunDir, read_lines
+from launcher.run_state import Run
 from selection.artifacts import atomic_file
 from selection.shards import expand_shards
 from trainer.claim import Claim

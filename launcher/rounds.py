@@ -8,126 +8,32 @@ Each step leaves an artifact in the run directory and is skipped when the artifa
 going on after an interruption. Round 0 has no trained encoder yet, so its batches are random for every strategy.
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from launcher.config import RunConfig
 from launcher.console import describe_schedule, say, showing_stages, showing_training
+from launcher.embedding import embedded, gather
 from launcher.ray_cluster import largest_node_cpus
-from launcher.run_dir import RunDir, append_line, read_lines
+from launcher.run_dir import append_line, read_lines
+from launcher.run_state import Run
 from launcher.stopping import Stopped, stopping_ranks
-from launcher.training import run_ranks
-from selection.artifacts import MANIFEST, has_manifest, read_manifest
-from selection.embed import embed_dataset
-from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
+from launcher.training import Ranks
+from selection.artifacts import has_manifest
+from selection.embeddings import load_contents, load_embeddings
 from selection.errors import ConfigError
 from selection.examples import pick_examples
-from selection.progress import FileProgress, TerminalProgress
+from selection.progress import FileProgress
 from selection.ray_tasks import ray_map, run_remote
-from selection.schedule import KIND as SCHEDULE_KIND
 from selection.schedule import Schedule, open_schedule, schedule_folder
 from selection.select import make_random_schedule, make_schedule
-from selection.shards import ShardIndex, build_index
+from selection.shards import build_index
 from selection.strategies import plan_num_batches
-from trainer.checkpoint import Checkpoint, latest_checkpoint
-from trainer.claim import Claim
-from trainer.embedder import CheckpointEmbedder
 from trainer.encoders import prepare_encoder
 from trainer.evaluate import retrieval_metrics
 from trainer.metrics import FILE as METRICS_FILE
 from trainer.worker import TrainJob
-
-
-@dataclass
-class Run:
-    """A run under way: its configuration, its folder, its data, and how it shows progress."""
-
-    config: RunConfig
-    dir: RunDir
-    logs: Path
-    claim: Claim
-    progress: TerminalProgress = field(default_factory=TerminalProgress)
-    indexes: dict[str, ShardIndex] = field(default_factory=dict)
-
-    def num_batches(self, round_number: int) -> int:
-        """Batches of a round that has a schedule."""
-        folder = schedule_folder(self.dir.schedules, round_number)
-        expected = self.expected(round_number)
-        return read_manifest(folder, SCHEDULE_KIND, expected, hashes=False)["num_batches"]
-
-    def expected(self, round_number: int) -> dict[str, Any]:
-        """What the manifest of the schedule of a round must say."""
-        return {"config_hash": self.config.hash, "round": round_number}
-
-    def steps_before(self, round_number: int) -> int:
-        """Steps of all rounds before this one, which have schedules."""
-        num_batches = sum(self.num_batches(number) for number in range(round_number))
-        return num_batches * self.config.selection.refresh.epochs_per_round
-
-    def total_steps(self, num_known: int) -> int:
-        """Steps of the whole run: those of the configuration, or as the first `num_known` schedules let expect.
-
-        Schedules of later rounds are not looked at, so that a round which is resumed has the learning rates that it
-        began with.
-        """
-        if self.config.train.num_steps is not None:
-            return self.config.train.num_steps
-        return sum(self.steps_by_round(num_known))
-
-    def steps_by_round(self, num_known: int) -> list[int]:
-        """Steps of every round, if each goes through its schedule.
-
-        Not every round has N // B batches: a strategy may take fewer, or a guard hold pairs back. Rounds to come are
-        expected to be like the last one that was selected, or as the strategy says before there is one.
-        """
-        num_batches = [self.num_batches(number) for number in range(num_known)]
-        num_pairs, batch_size = len(self.indexes["train"]), self.config.train.batch_size
-        if not num_batches:
-            num_batches.append(num_pairs // batch_size)  # round 0 is random
-        if len(num_batches) < self.config.rounds:
-            planned = plan_num_batches(self.config.selection, num_pairs, batch_size)
-            expected = planned if len(num_batches) == 1 else num_batches[-1]
-            num_batches += [expected] * (self.config.rounds - len(num_batches))
-        return [number * self.config.selection.refresh.epochs_per_round for number in num_batches]
-
-    def num_schedules(self) -> int:
-        """Rounds that have a schedule."""
-        return sum(1 for _ in self.dir.schedules.glob(f"round-*/{MANIFEST}"))
-
-    @property
-    def judged_splits(self) -> list[str]:
-        """Splits on which retrieval is judged."""
-        return [split for split in self.indexes if split != "train"]
-
-    def newest_checkpoint(self) -> Checkpoint | None:
-        """The newest complete checkpoint of this run."""
-        return latest_checkpoint(self.dir.checkpoints, self.config.hash)
-
-    @contextmanager
-    def timed(self, stage: str, round_number: int) -> Iterator[None]:
-        """Note the seconds of a stage; what an interrupted attempt spent is not lost."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - start
-            self.note(self.dir.stages, {"stage": stage, "round": round_number, "seconds": seconds})
-
-    def note(self, path: Path, record: dict[str, Any]) -> None:
-        """Append one JSON line to a file of the run.
-
-        Raises:
-            JobError: the run belongs to another attempt now.
-        """
-        self.claim.check()
-        append_line(path, record)
 
 
 def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
@@ -155,7 +61,7 @@ def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
 
 
 def _check_num_steps(run: Run) -> None:
-    *earlier, _ = run.steps_by_round(num_known=0)
+    *earlier, _ = run.length.steps_by_round(known=[])
     num_steps = run.config.train.num_steps
     if num_steps is not None and num_steps <= sum(earlier):
         raise ConfigError(
@@ -193,7 +99,7 @@ def select(run: Run, round_number: int) -> None:
     checkpoint = run.newest_checkpoint()
     assert checkpoint is not None, "a round after the first has a checkpoint before it"
     with run.timed("embed", round_number):
-        embed(run, "train", round_number - 1, checkpoint)
+        gather(run, round_number - 1, checkpoint)
     with run.timed("select", round_number), showing_stages(run.logs / "select.jsonl", run.progress):
         manifest = run_remote(
             _select_from_embeddings,
@@ -204,11 +110,7 @@ def select(run: Run, round_number: int) -> None:
             config.selection.temperature or checkpoint.temperature,
             seed,
             leftover,
-            {
-                "config_hash": config.hash,
-                "embedding_step": checkpoint.position.step,
-                "staleness_steps": run.steps_before(round_number) - checkpoint.position.step,
-            },
+            {"config_hash": config.hash, **run.ages(round_number, checkpoint)},
             run.logs / "select.jsonl",
             run.dir.examples,
             num_cpus=largest_node_cpus(),
@@ -264,36 +166,46 @@ def _schedule(run: Run, round_number: int) -> Schedule:
 
 def train(run: Run, round_number: int) -> None:
     """Train on the schedule of a round; the ranks go on from the newest complete checkpoint."""
-    checkpoint = run.newest_checkpoint()
-    if checkpoint and checkpoint.position.round > round_number:
+    if run.has_trained(round_number):
         return
     _schedule(run, round_number)  # an altered schedule is an error here, not on rank 7
-    job = TrainJob(
-        encoder=run.config.encoder,
-        train=run.config.train,
-        seed=run.config.seed,
-        config_hash=run.config.hash,
+    with (
+        run.timed("train", round_number),
+        showing_training(run.dir.metrics / METRICS_FILE, run.progress),
+        stopping_ranks(run.stop_file),
+    ):
+        if run.ranks is None:
+            job = train_job(run, round_number)
+            run.ranks = Ranks(job, storage=run.logs / "ray_train")
+        run.ranks.wait(round_number, lambda: run.has_trained(round_number))
+    if run.stop_file.exists():
+        raise Stopped
+    if run.ranks.are_done:
+        run.ranks = None
+
+
+def train_job(run: Run, round_number: int) -> TrainJob:
+    """What the ranks do: this round, and those after it if they are kept."""
+    config = run.config
+    refresh = config.selection.refresh
+    return TrainJob(
+        encoder=config.encoder,
+        train=config.train,
+        seed=config.seed,
+        config_hash=config.hash,
         index_folder=run.dir.index("train"),
         encoder_folder=run.dir.encoder,
         schedules_folder=run.dir.schedules,
         checkpoints_folder=run.dir.checkpoints,
         metrics_folder=run.dir.metrics,
+        embeddings_folder=run.dir.all_embeddings if run.collects else None,
         log_folder=run.logs,
         claim=run.claim,
         first_round=round_number,
-        stop_round=round_number + 1,
-        epochs_per_round=run.config.selection.refresh.epochs_per_round,
-        total_steps=run.total_steps(num_known=round_number + 1),
-        end_step=run.config.train.num_steps if round_number == run.config.rounds - 1 else None,
+        stop_round=config.rounds if refresh.keep_ranks else round_number + 1,
+        length=run.length,
+        share_cpus=refresh.keep_ranks,
     )
-    with (
-        run.timed("train", round_number),
-        showing_training(run.dir.metrics / METRICS_FILE, run.progress),
-        stopping_ranks(job.stop_file),
-    ):
-        run_ranks(job, storage=run.logs / "ray_train")
-    if job.stop_file.exists():
-        raise Stopped
 
 
 def judge(run: Run, round_number: int) -> None:
@@ -304,44 +216,16 @@ def judge(run: Run, round_number: int) -> None:
     assert checkpoint is not None, "training has left a checkpoint"
     metrics = {}
     with run.timed("judge", round_number):
+        distractors = None
+        if "distractors" in run.indexes:
+            distractors = embedded(run, "distractors", round_number, checkpoint)
         for split in run.judged_splits:
-            embed(run, split, round_number, checkpoint)
-            found = retrieval_metrics(*load_embeddings(run.dir.embeddings(split, round_number)))
+            U, V = embedded(run, split, round_number, checkpoint)
+            found = retrieval_metrics(U, V, distractors)
             prefix = "" if split == "heldout" else f"{split}/"
             metrics |= {prefix + name: value for name, value in found.items()}
     run.note(run.dir.results, {"round": round_number, "step": checkpoint.position.step, **metrics})
     say(
         f"round {round_number}  held-out retrieval among {len(run.indexes['heldout']):,} pairs: "
         f"MRR {metrics['u_to_v/mrr']:.4f}  recall@10 {metrics['u_to_v/recall_at_10']:.4f}"
-    )
-
-
-def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> None:
-    """Embed a split with a checkpoint into the store of a round."""
-    index, config = run.indexes[split], run.config
-    store = EmbeddingStore(
-        run.dir.embeddings(split, round_number),
-        shard_sizes=np.diff(index.shard_starts).tolist(),
-        inputs={
-            "index": index.content_hash,
-            "checkpoint": checkpoint.weights_hash,
-            "dtype": config.selection.embed.dtype,
-        },
-    )
-    make_embedder = partial(
-        CheckpointEmbedder,
-        config.encoder,
-        run.dir.encoder,
-        checkpoint.folder,
-        device="cuda" if config.selection.embed.gpus_per_worker else "cpu",
-        num_threads=max(1, int(config.selection.embed.cpus_per_worker)),
-    )
-    embed_dataset(
-        index,
-        run.dir.index(split),
-        store,
-        make_embedder,
-        config.selection.embed,
-        run.progress,
-        stage=f"embed {split}",
     )

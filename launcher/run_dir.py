@@ -37,6 +37,7 @@ class RunDir:
         self.encoder = self.root / "encoder"
         self.schedules = self.root / "schedules"
         self.checkpoints = self.root / "checkpoints"
+        self.all_embeddings = self.root / "embeddings"
         self.metrics = self.root / "metrics"
         self.stages = self.root / "metrics" / "stages.jsonl"
         self.results = self.root / "metrics" / "rounds.jsonl"
@@ -50,7 +51,7 @@ class RunDir:
 
     def embeddings(self, split: str, round_number: int) -> Path:
         """Embeddings by the checkpoint at the end of a round."""
-        return self.root / "embeddings" / f"round-{round_number:05d}" / split
+        return self.all_embeddings / f"round-{round_number:05d}" / split
 
     def new_attempt(self) -> Path:
         """A fresh log folder, which says what it ran on; `logs/latest` points to it."""
@@ -115,7 +116,7 @@ class RunDir:
 
     def forget_embeddings(self, before_round: int) -> None:
         """Delete the embeddings of earlier rounds; the newest ones serve `coterie search`."""
-        for folder in (self.root / "embeddings").glob("round-*"):
+        for folder in self.all_embeddings.glob("round-*"):
             if int(folder.name.split("-")[1]) < before_round:
                 shutil.rmtree(folder)
 

@@ -218,7 +218,15 @@ class RefreshConfig(Settings):
     """When a new schedule is made."""
 
     mode: Literal["alternate"] = "alternate"
-    """`alternate` trains, then selects, then trains: the embeddings are never stale."""
+    """`alternate` trains, then selects, then trains."""
+
+    embeddings: Literal["computed", "collected"] = "computed"
+    """`computed` embeds every pair with the newest checkpoint; `collected` takes what training computed in the last
+    epoch of the round: half an epoch old on average, and free."""
+
+    keep_ranks: bool = True
+    """Ranks wait while selection works, and use no CPU meanwhile. Off, they end and start anew for every round, which
+    gives selection their memory and their GPUs, too."""
 
     epochs_per_round: int = Field(default=1, ge=1)
     """Times that a schedule is used before the next one; its batches are shuffled anew each time."""

@@ -20,11 +20,18 @@ def run_remote(function: Callable, *args: Any, num_cpus: float, **kwargs: Any) -
     Raises:
         ConfigError, ArtifactError, JobError: as `function` raised them.
     """
-    future = (
-        ray.remote(_with_threads)
-        .options(num_cpus=num_cpus, max_retries=1)
-        .remote(int(num_cpus), function, args, kwargs)
-    )
+    return result_of(start_remote(function, *args, num_cpus=num_cpus, **kwargs))
+
+
+def start_remote(function: Callable, *args: Any, num_cpus: float, **kwargs: Any) -> ray.ObjectRef:
+    """Begin what `run_remote` waits for."""
+    options = {"num_cpus": num_cpus, "max_retries": 1}
+    remote = ray.remote(_with_threads).options(**options)
+    return remote.remote(int(num_cpus), function, args, kwargs)
+
+
+def result_of(future: ray.ObjectRef) -> Any:
+    """Wait for what `start_remote` began; errors as for `run_remote`."""
     try:
         return ray.get(future)
     except RayTaskError as error:

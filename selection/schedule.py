@@ -143,6 +143,14 @@ def open_schedule(folder: Path, expected: Mapping[str, Any] | None = None) -> Sc
     return Schedule(batches, leftover, manifest)
 
 
+def count_batches(
+    schedules: Path, round_number: int, expected: Mapping[str, Any] | None = None
+) -> int:
+    """Batches of a round that has a schedule; errors as for `open_schedule`."""
+    folder = schedule_folder(schedules, round_number)
+    return read_manifest(folder, KIND, expected, hashes=False)["num_batches"]
+
+
 def schedule_folder(schedules: Path, round_number: int) -> Path:
     """Where the schedule of a round lies: `schedules/round-00003`."""
     return schedules / f"round-{round_number:05d}"

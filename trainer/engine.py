@@ -14,8 +14,8 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -101,13 +101,20 @@ def rank_device(use_gpu: bool) -> torch.device:
     return device
 
 
-def build_engine(model: ContrastiveModel, config: TrainConfig, total_steps: int) -> Engine:
+@dataclass
+class Horizon:
+    """Steps of the whole run, over which the learning rate decays; better known with every schedule."""
+
+    total_steps: int
+
+
+def build_engine(model: ContrastiveModel, config: TrainConfig, horizon: Horizon) -> Engine:
     """Give the model to DeepSpeed, with optimizer and learning-rate schedule.
 
     Args:
         model: with its first weights; all ranks hold the same.
         config: of training.
-        total_steps: of the whole run, over which the learning rate decays.
+        horizon: looked at after every step.
 
     Raises:
         ConfigError: the batch does not divide over the ranks.
@@ -122,7 +129,10 @@ def build_engine(model: ContrastiveModel, config: TrainConfig, total_steps: int)
         eps=config.optimizer.eps,
         fused=True,
     )
-    ratio = partial(learning_rate_ratio, total_steps=total_steps, config=config.optimizer)
+
+    def ratio(step: int) -> float:
+        return learning_rate_ratio(step, horizon.total_steps, config.optimizer)
+
     schedule: Any = lambda optimizer: LambdaLR(optimizer, ratio)  # noqa: E731  # no such type there
     engine, *_ = deepspeed.initialize(
         model=model,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from trainer.checkpoint import Position
 from trainer.config import TrainConfig
 from trainer.data import Stopwatch
-from trainer.encoders import Batch
+from trainer.encoders import Batch, to_device
 from trainer.engine import Engine, learning_rate_ratio, take_step
 from trainer.losses import info_nce
 from trainer.metrics import MetricsLog, Window, check_finite, peak_memory_gib
@@ -56,6 +57,7 @@ def train_round(
     log: MetricsLog | None,
     save: Callable[[Position], None],
     stops: Callable[[], bool] = lambda: False,
+    note: Callable[[Tensor, Tensor], None] = lambda _u, _v: None,
 ) -> Position:
     """Train from `position` to the end of its round, or to where the ranks agree to stop.
 
@@ -67,6 +69,7 @@ def train_round(
         log: where metrics go; only rank 0 has one.
         save: makes a checkpoint; called on every rank at the same steps.
         stops: asked after every step; the same answer on every rank.
+        note: given the embeddings u and v of every step.
 
     Returns:
         The start of the next round, or where the ranks stopped.
@@ -77,12 +80,16 @@ def train_round(
     stopwatch, window = Stopwatch(), Window.open(engine.device)
     for batch in stopwatch.time(batches):
         seed_step(plan.seed, position.step, dist.get_rank())
-        loss, scale, norm = train_step(engine, batch)
-        window.add(loss)
+        step = train_step(engine, batch)
+        window.add(step.loss)
+        note(step.u, step.v)
         position = position.next()
         stop = stops()
         if stop or plan.logs_at(position):
-            learned = {"train/temperature": 1 / float(scale), "train/grad_norm": float(norm)}
+            learned = {
+                "train/temperature": 1 / float(step.scale),
+                "train/grad_norm": float(step.norm),
+            }
             metrics = _summary(engine, window, stopwatch.waited_s, position, plan)
             if log is not None:
                 log.write(position.step, {**metrics, **learned})
@@ -98,21 +105,30 @@ def train_round(
     return position
 
 
-def train_step(
-    engine: Engine, batch: Batch
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """Take one step.
+class Step(NamedTuple):
+    """What a step gave."""
 
-    Returns:
-        This rank's loss, the scale of the similarities, and the norm of the gradient over all ranks.
-    """
-    on_device: Batch = {
-        side: inputs.to(engine.device, non_blocking=True) for side, inputs in batch.items()
-    }
-    u, v, scale = engine(on_device)
+    loss: Float[Tensor, ""]
+    """Of this rank's rows."""
+
+    scale: Float[Tensor, ""]
+    """Of the similarities."""
+
+    norm: Float[Tensor, ""]
+    """Of the gradient over all ranks."""
+
+    u: Float[Tensor, "b d"]
+    """Embeddings of this rank's slice, as the weights before the step have them."""
+
+    v: Float[Tensor, "b d"]
+
+
+def train_step(engine: Engine, batch: Batch) -> Step:
+    """Take one step."""
+    u, v, scale = engine(to_device(batch, engine.device))
     loss = info_nce(u, v, scale)
     norm = take_step(engine, loss)
-    return loss.detach(), scale.detach(), norm
+    return Step(loss.detach(), scale.detach(), norm, u.detach(), v.detach())
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

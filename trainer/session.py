@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
+from selection.collected import collected_folder
 from selection.errors import ArtifactError
-from selection.schedule import Schedule
+from selection.schedule import Schedule, count_batches
 from selection.shards import ShardIndex
 from trainer.checkpoint import Checkpoint, Position, latest_checkpoint, load, prune, save
+from trainer.collector import Collector
 from trainer.data import RankSampler, round_loader
 from trainer.encoders.tokenizer import limit_threads
-from trainer.engine import Engine, build_engine, rank_device
+from trainer.engine import Engine, Horizon, build_engine, rank_device
 from trainer.loop import RoundPlan, train_round
 from trainer.metrics import MetricsLog
 from trainer.model import build_model
@@ -34,10 +36,13 @@ class Session:
 
     position: Position
 
-    def __init__(self, job: "TrainJob", engine: Engine, index: ShardIndex) -> None:
+    def __init__(
+        self, job: "TrainJob", engine: Engine, horizon: Horizon, index: ShardIndex
+    ) -> None:
         """Use `open` instead."""
         self._job = job
         self._engine = engine
+        self._horizon = horizon
         self._index = index
         self._collate = engine.module.encoder.collate
         self._schedule_hash: str | None = None
@@ -57,8 +62,9 @@ class Session:
         limit_threads(max(1, int(job.train.cpus_per_rank)))
         device = rank_device(job.train.use_gpu)
         model = build_model(job.encoder, job.encoder_folder, job.train, job.seed).to(device)
-        engine = build_engine(model, job.train, job.total_steps)
-        session = cls(job, engine, ShardIndex.open(job.index_folder))
+        horizon = Horizon(job.length.total_steps(known=[]))
+        engine = build_engine(model, job.train, horizon)
+        session = cls(job, engine, horizon, ShardIndex.open(job.index_folder))
         if checkpoint := _newest_checkpoint(job):
             session._go_to(checkpoint)
         if dist.get_rank() == 0:
@@ -84,14 +90,16 @@ class Session:
             JobError: the loss is not finite.
         """
         self._check_schedule(schedule)
-        train = self._job.train
+        self._horizon.total_steps = self._total_steps()
+        train, length = self._job.train, self._job.length
+        steps_before = self.position.step - self.position.step_in_round
         plan = RoundPlan(
             train,
             self._job.seed,
             schedule.num_batches,
-            self._job.epochs_per_round,
-            self._job.total_steps,
-            self._num_steps(schedule),
+            length.epochs_per_round,
+            self._horizon.total_steps,
+            length.steps_of_round(self.position.round, schedule.num_batches, steps_before),
         )
         logger.info("training from %s to step %d of the round", self.position, plan.num_steps)
         sampler = RankSampler(
@@ -105,18 +113,41 @@ class Session:
             self._index, self._collate, sampler, train.reader_processes, pin_memory=train.use_gpu
         )
 
+        collector = self._collector(sampler, plan)
+
         def save_at(position: Position) -> None:
+            if collector is not None:
+                self._check_claim()
+                if position.step_in_round == 0:  # the round is over
+                    collector.embed(self._engine, self._index, self._collate, schedule.leftover)
+                collector.write(position.step)
             self._save(position, schedule.content_hash)
 
+        note = {} if collector is None else {"note": collector.note}
         self.position = train_round(
-            self._engine, batches, self.position, plan, self._log, save_at, self._stop.agreed
+            self._engine,
+            batches,
+            self.position,
+            plan,
+            self._log,
+            save_at,
+            self._stop.agreed,
+            **note,
         )
 
-    def _num_steps(self, schedule: Schedule) -> int:
-        """Steps of the round that `position` is in."""
-        if self._job.end_step is None or self.position.round < self._job.stop_round - 1:
-            return schedule.num_batches * self._job.epochs_per_round
-        return self._job.end_step - (self.position.step - self.position.step_in_round)
+    def _collector(self, sampler: RankSampler, plan: RoundPlan) -> Collector | None:
+        """What notes the embeddings of the round; nobody asks for those of the last one."""
+        round_number, job = self.position.round, self._job
+        if job.embeddings_folder is None or round_number == job.length.num_rounds - 1:
+            return None
+        folder = collected_folder(job.embeddings_folder, round_number)
+        last_epoch = plan.num_steps - plan.steps_per_epoch
+        return Collector(folder, sampler, num_unnoted=last_epoch - self.position.step_in_round)
+
+    def _total_steps(self) -> int:
+        """Steps of the whole run, as far as schedules up to that of the round that `position` is in tell."""
+        folder, rounds = self._job.schedules_folder, range(self.position.round + 1)
+        return self._job.length.total_steps([count_batches(folder, number) for number in rounds])
 
     def _check_schedule(self, schedule: Schedule) -> None:
         found = schedule.content_hash

@@ -24,6 +24,7 @@ from selection.errors import ArtifactError, ConfigError, JobError
 from selection.schedule import open_schedule, schedule_folder
 from trainer.claim import Claim
 from trainer.config import EncoderConfig, TrainConfig
+from trainer.length import RunLength
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ class TrainJob(Settings):
     schedules_folder: Path
     checkpoints_folder: Path
     metrics_folder: Path
+    embeddings_folder: Path | None = None
+    """Where the ranks note the embeddings that they compute in a round; null: nobody asks for them."""
+
     claim: Claim | None = None
     """The right to write into the run directory, which another attempt may take over; null: nobody else does."""
 
@@ -55,23 +59,26 @@ class TrainJob(Settings):
     """Where a run without a checkpoint starts."""
 
     stop_round: int = Field(ge=1)
-    """The round after the last one to train."""
+    """The round after the last one to train; the ranks wait for the schedule of each."""
 
-    epochs_per_round: int = Field(ge=1)
-
-    total_steps: int = Field(ge=1)
-    """Of the whole run, over which the learning rate decays."""
-
-    end_step: int | None = None
-    """Step of the run at which the last round of this job ends; null: when it has gone through its schedule."""
+    length: RunLength
+    """Of the whole run."""
 
     schedule_timeout_s: float = Field(default=6 * 3600, gt=0)
     """How long a rank waits for the schedule of the next round."""
 
+    share_cpus: bool = False
+    """Whether the ranks leave their CPUs to others while they wait, so that these must not be reserved for them."""
+
     @property
     def stop_file(self) -> Path:
-        """Whoever makes it asks the ranks to save at the next step and stop."""
-        return self.log_folder / "stop"
+        """See `stop_file`."""
+        return stop_file(self.log_folder)
+
+
+def stop_file(log_folder: Path) -> Path:
+    """Whoever makes this file asks the ranks to save at the next step and stop."""
+    return log_folder / "stop"
 
 
 def train(job: TrainJob) -> None:

@@ -15,9 +15,16 @@ from selection.schedule import write_schedule
 from selection.shards import ShardIndex, build_index
 from trainer.config import OptimizerConfig, TextTransformerConfig, TrainConfig
 from trainer.encoders import prepare_encoder
+from trainer.length import RunLength
 from trainer.worker import TrainJob, schedule_folder
 
 NUM_PAIRS, BATCH_SIZE, NUM_ROUNDS, EPOCHS_PER_ROUND = 99, 16, 2, 2
+LENGTH = RunLength(
+    num_rounds=NUM_ROUNDS,
+    epochs_per_round=EPOCHS_PER_ROUND,
+    first_batches=NUM_PAIRS // BATCH_SIZE,
+    later_batches=NUM_PAIRS // BATCH_SIZE,
+)
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,11 @@ class Workshop:
             schedules_folder=self.schedules_folder,
             checkpoints_folder=run / "checkpoints",
             metrics_folder=run / "metrics",
+            embeddings_folder=run / "embeddings",
             log_folder=run / "logs",
             first_round=0,
             stop_round=NUM_ROUNDS,
-            epochs_per_round=EPOCHS_PER_ROUND,
-            total_steps=NUM_PAIRS // BATCH_SIZE * EPOCHS_PER_ROUND * NUM_ROUNDS,
+            length=LENGTH,
         )
 
 

@@ -9,9 +9,10 @@ import torch
 
 from launcher.plan.disk import checkpoint_bytes
 from selection.artifacts import has_manifest
+from selection.collected import collected_folder, read_collected
 from selection.schedule import open_schedule, schedule_folder, write_schedule
 from tests.distributed import rank_programs
-from tests.distributed.conftest import EPOCHS_PER_ROUND, NUM_ROUNDS
+from tests.distributed.conftest import EPOCHS_PER_ROUND, LENGTH, NUM_PAIRS, NUM_ROUNDS
 from tests.distributed.run_ranks import run_ranks
 from trainer.checkpoint import (
     Position,
@@ -79,8 +80,9 @@ def runs(workshop, tmp_path_factory):
     crashes["windows-crashed"] = (windows, [7])
     crashes |= {name: ({}, steps) for name, (_, steps) in ENDS.items()}
     jobs = {name: workshop.job(name, **train) for name, (train, _) in crashes.items()}
-    for name, (end_step, _) in ENDS.items():
-        jobs[name] = jobs[name].model_copy(update={"end_step": end_step})
+    for name, (num_steps, _) in ENDS.items():
+        length = LENGTH.model_copy(update={"num_steps": num_steps})
+        jobs[name] = jobs[name].model_copy(update={"length": length})
     # What a crash in the middle of a save leaves behind.
     leftover = checkpoint_folder(jobs["crashed-2"].checkpoints_folder, 5)
     leftover.mkdir(parents=True)
@@ -101,7 +103,8 @@ def metric(job, name="train/loss"):
 
 @pytest.fixture(scope="module")
 def reference(workshop):
-    """Losses, gradient norms and final model of one process that holds whole batches, in plain torch."""
+    """One process that holds whole batches, in plain torch: losses, gradient norms, the final model, and u and v of
+    every pair as they were in the last epoch of round 0, or after it where the pair was left over."""
     job = workshop.job("reference")
     train, optimizer_config = job.train, job.train.optimizer
     model = build_model(job.encoder, job.encoder_folder, train, job.seed)
@@ -110,30 +113,39 @@ def reference(workshop):
         betas=optimizer_config.betas,
         eps=optimizer_config.eps,
     )
-    losses, norms = [], []
+
+    def embed(ids):
+        return model(model.encoder.collate(workshop.index.read(ids)))
+
+    losses, norms, collected = [], [], np.zeros((2, NUM_PAIRS, job.encoder.dim))
     for round_number in range(NUM_ROUNDS):
         schedule = open_schedule(schedule_folder(workshop.schedules_folder, round_number))
         for step in range(schedule.num_batches * EPOCHS_PER_ROUND):
-            batch = model.encoder.collate(workshop.index.read(schedule.batch_at(step)))
-            loss = info_nce(*model(batch))
+            u, v, scale = embed(schedule.batch_at(step))
+            loss = info_nce(u, v, scale)
+            if round_number == 0:  # the last epoch overwrites those before
+                collected[:, schedule.batch_at(step)] = u.detach(), v.detach()
             optimizer.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(
                 model.parameters(), optimizer_config.max_grad_norm
             )
-            ratio = learning_rate_ratio(len(losses), job.total_steps, optimizer_config)
+            ratio = learning_rate_ratio(len(losses), LENGTH.total_steps([]), optimizer_config)
             for group in optimizer.param_groups:
                 group["lr"] = optimizer_config.lr * ratio
             optimizer.step()
             losses.append(loss.item())
             norms.append(norm.item())
-    return losses, norms, model
+        if round_number == 0:
+            u, v, _ = embed(schedule.leftover)
+            collected[:, schedule.leftover] = u.detach(), v.detach()
+    return losses, norms, model, collected
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_trains_as_one_process_does(runs, reference, stage):
     jobs, _ = runs
-    losses, norms, model = reference
+    losses, norms, model, _ = reference
     job = jobs[f"stage-{stage}"]
     assert list(metric(job)) == list(range(1, NUM_STEPS + 1))
     assert list(metric(job).values()) == pytest.approx(losses, rel=LOSS_TOLERANCE)
@@ -164,7 +176,7 @@ def test_a_run_that_crashed_twice_equals_one_that_did_not(runs, stage):
 @pytest.mark.parametrize("stage", STAGES[1:])
 def test_bfloat16_trains_and_resumes(runs, reference, stage):
     jobs, _ = runs
-    losses, _, _ = reference
+    losses, *_ = reference
     found = metric(jobs[f"bfloat16-{stage}"])
     assert list(found.values()) == pytest.approx(losses, rel=BFLOAT16_LOSS_TOLERANCE)
     assert metric(jobs[f"bfloat16-crashed-{stage}"]) == found
@@ -184,6 +196,20 @@ def test_a_plan_knows_the_bytes_of_a_checkpoint(runs, name):
     assert planned == pytest.approx(found, rel=0.2)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_embeddings_that_training_computes_are_noted_once_for_every_pair(runs, reference, stage):
+    """Those of the first round; nobody asks for those of the last one. A crash changes nothing."""
+    jobs, _ = runs
+    _, _, _, collected = reference
+    whole, crashed = (
+        read_collected(collected_folder(jobs[name].embeddings_folder, 0), 0, NUM_PAIRS)
+        for name in (f"stage-{stage}", f"crashed-{stage}")
+    )
+    np.testing.assert_array_equal(whole, crashed)
+    np.testing.assert_allclose(whole, collected, atol=2e-3)
+    assert not collected_folder(jobs[f"stage-{stage}"].embeddings_folder, 1).exists()
+
+
 def test_log_lines_are_means_that_a_crash_does_not_change(runs):
     jobs, _ = runs
     steps = list(metric(jobs["windows"]))
@@ -196,16 +222,15 @@ def test_log_lines_are_means_that_a_crash_does_not_change(runs):
 
 
 def test_the_last_round_ends_where_the_run_does(runs):
-    """Before or after its schedule does; the first round goes through its own as ever."""
+    """Before or after its schedule does, and the learning rate has fallen by then."""
     jobs, _ = runs
-    every_step = list(metric(jobs["stage-1"]).items())
-    assert list(metric(jobs["short"]).items()) == every_step[:17]
-    for name in ("long", "long-crashed"):
-        found = list(metric(jobs[name]).items())
-        assert found[:NUM_STEPS] == every_step
-        assert [step for step, _ in found] == list(range(1, 30))
+    for name, (num_steps, _) in ENDS.items():
+        assert list(metric(jobs[name])) == list(range(1, num_steps + 1))
         checkpoint = latest_checkpoint(jobs[name].checkpoints_folder, "of-the-test")
-        assert checkpoint.position == Position(round=2, step_in_round=0, step=29)
+        assert checkpoint.position == Position(round=2, step_in_round=0, step=num_steps)
+        lr, optimizer = metric(jobs[name], "train/lr"), jobs[name].train.optimizer
+        assert lr[num_steps] == pytest.approx(optimizer.lr * optimizer.final_lr_ratio, abs=1e-9)
+        assert lr[num_steps - 1] > 0
     assert metric(jobs["long"]) == metric(jobs["long-crashed"])
 
 
@@ -229,7 +254,7 @@ def test_each_rank_has_its_log(runs):
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_embedding_worker_reads_every_stage(runs, reference, workshop, stage):
     jobs, _ = runs
-    _, _, model = reference
+    _, _, model, _ = reference
     newest = complete_checkpoints(jobs[f"stage-{stage}"].checkpoints_folder)[-1]
     embedder = CheckpointEmbedder(workshop.encoder_config, workshop.encoder_folder, newest)
     samples = workshop.index.read(np.arange(20))

@@ -66,8 +66,9 @@ def test_schedules(finished):
     first, second = (open_schedule(run_dir / "schedules" / f"round-0000{r}") for r in range(2))
     assert (first.manifest["strategy"], second.manifest["strategy"]) == ("random", "spectral")
     assert first.num_batches == second.num_batches == NUM_BATCHES
-    assert second.manifest["embedding_step"] == STEPS_PER_ROUND
-    assert second.manifest["staleness_steps"] == 0
+    age = NUM_BATCHES // 2  # collected over the last epoch
+    assert second.manifest["embedding_step"] == STEPS_PER_ROUND - age
+    assert second.manifest["staleness_steps"] == age
     assert second.manifest["batch_loss"] > second.manifest["random_batch_loss"]
     assert second.manifest["changed_pairs"] > 0.5  # those of round 0 were random
     assert len(first.leftover) == NUM_TRAIN % 8
@@ -131,7 +132,7 @@ def test_a_report_shows_what_was_put_together(finished, tmp_path):
 def test_the_screen_shows_work_and_no_chatter(finished):
     _, result = finished
     text = result.stdout + result.stderr
-    for stage in ("index", "tokenizer", "embed train", "neighbors", "cluster", "embed heldout"):
+    for stage in ("index", "tokenizer", "gather", "neighbors", "cluster", "embed heldout"):
         assert stage in result.stderr
     assert "held-out retrieval" in result.stdout
     assert (
@@ -150,6 +151,22 @@ def test_the_folder_explains_itself(finished):
     assert "MRR u -> v" in readme
     assert f"{json.loads((run_dir / 'encoder' / 'manifest.json').read_text())['kind']}" == "encoder"
     assert (run_dir / "logs" / "latest" / "rank-1.log").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_ranks_that_end_after_every_round_and_embeddings_of_no_age(
+    finished, tiny_overrides, tmp_path
+):
+    """The first round is the same, however the second one is selected."""
+    more = ["selection.refresh.keep_ranks=false", "selection.refresh.embeddings=computed"]
+    result = complete(tmp_path / "run", [*tiny_overrides, *more])
+    assert "embed train" in result.stderr
+    second = open_schedule(tmp_path / "run" / "schedules" / "round-00001").manifest
+    assert second["embedding_step"] == STEPS_PER_ROUND
+    assert second["staleness_steps"] == 0
+    first, expected = losses(tmp_path / "run"), losses(finished[0])
+    assert first.keys() == expected.keys()
+    assert all(first[step] == expected[step] for step in first if step <= STEPS_PER_ROUND)
 
 
 def test_a_second_call_has_nothing_to_do(finished, tiny_overrides):

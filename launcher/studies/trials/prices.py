@@ -1,9 +1,10 @@
 """What a step and a selection cost: medians over the trials at equal steps, so that a disturbed minute decides nothing.
 
 Arms differ in how they choose batches and in nothing else, so a step costs the same in all of them, and its price is
-the median over all rounds of all arms. A refresh costs what embedding and selection took for that arm, and the start of
-the ranks, which end before a selection and start again after it. A run that never selects could train in one go, so it
-pays for one start, whatever its number of rounds. Judging is not counted, and neither are the index and the tokenizer.
+the median over all rounds of all arms. A refresh costs what embedding and selection took for that arm, and what the
+training of a round takes beside its steps: a checkpoint, and a start of the ranks where they are not kept. A run that
+never selects could train in one go, so it pays for one start, whatever its number of rounds. Judging is not counted,
+and neither are the index and the tokenizer.
 
     seconds(steps, refreshes) = start_s + steps * step_s + refreshes * refresh_s
 """
@@ -23,6 +24,7 @@ from selection.artifacts import write_json
 class RoundCost:
     """What one round of one trial took."""
 
+    is_first: bool
     num_steps: int
     steps_s: float
     """Seconds in which steps were taken."""
@@ -40,7 +42,7 @@ class Prices:
 
     step_s: float
     start_s: float
-    """Start and end of the ranks."""
+    """Start of the ranks."""
 
     refresh_s: dict[str, float]
     """By arm; 0 for those that never select."""
@@ -65,7 +67,7 @@ def round_costs(record: Record) -> list[RoundCost]:
         chosen = [stages[stage, number] for stage in SELECTION_STAGES]
         if len(stages["train", number]) == 1 and all(len(times) <= 1 for times in chosen):
             (train_s,) = stages["train", number]
-            costs.append(RoundCost(steps, steps_s, train_s, sum(map(sum, chosen))))
+            costs.append(RoundCost(number == 0, steps, steps_s, train_s, sum(map(sum, chosen))))
     return costs
 
 
@@ -85,11 +87,13 @@ def price(costs: Mapping[str, Iterable[RoundCost]]) -> Prices:
     """Medians over the rounds of the trials at equal steps, by arm; every arm must have a round."""
     by_arm = {arm: list(rounds) for arm, rounds in costs.items()}
     everything = [cost for rounds in by_arm.values() for cost in rounds]
-    start_s = median(cost.train_s - cost.steps_s for cost in everything)
+    start_s = median(cost.train_s - cost.steps_s for cost in everything if cost.is_first)
 
     def refresh_s(rounds: list[RoundCost]) -> float:
-        selections = [cost.selection_s for cost in rounds if cost.selection_s]
-        return median(selections) + start_s if selections else 0.0
+        refreshes = [
+            cost.selection_s + cost.train_s - cost.steps_s for cost in rounds if cost.selection_s
+        ]
+        return median(refreshes) if refreshes else 0.0
 
     return Prices(
         step_s=median(cost.steps_s / cost.num_steps for cost in everything),

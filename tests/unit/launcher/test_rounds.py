@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from launcher.config import RunConfig
-from launcher.rounds import Run, _check_num_steps
+from launcher.rounds import _check_num_steps
 from launcher.run_dir import RunDir
+from launcher.run_state import Run
 from selection.errors import ArtifactError, ConfigError
 from selection.schedule import schedule_folder, write_schedule
 from trainer.claim import Claim
@@ -84,7 +85,7 @@ def test_a_given_number_of_steps_is_that_of_the_run(make_run):
     run = make_run(num_steps=95)
     schedule(run, 0, 10)
     assert [run.total_steps(num_known) for num_known in range(2)] == [95, 95]
-    assert run.steps_by_round(1) == [10 * EPOCHS] * 4
+    assert run.length.steps_by_round([10]) == [10 * EPOCHS] * 4
     _check_num_steps(run)
 
 

@@ -25,8 +25,7 @@ def job(tmp_path):
         config_hash="mine",
         first_round=0,
         stop_round=2,
-        epochs_per_round=1,
-        total_steps=10,
+        length={"num_rounds": 2, "epochs_per_round": 1, "first_batches": 5, "later_batches": 5},
         **folders,
     )
 

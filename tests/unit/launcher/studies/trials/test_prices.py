@@ -34,13 +34,16 @@ def test_an_interrupted_round_is_left_out(record):
     assert len(round_costs(record)) == 2
 
 
-def test_prices_are_medians_and_a_refresh_starts_the_ranks_again():
-    rounds = [RoundCost(10, 5.0, 15.0, 0.0), RoundCost(10, 5.0, 15.0, 7.0)]
-    disturbed = RoundCost(10, 50.0, 100.0, 70.0)
-    found = price({"random": rounds[:1], "spectral": [*rounds, rounds[1], disturbed]})
+@pytest.mark.parametrize("restart_s", [0.0, 10.0])
+def test_prices_are_medians_and_a_refresh_counts_what_its_round_takes_beside_steps(restart_s):
+    first = RoundCost(True, 10, 5.0, 15.0, 0.0)
+    later = RoundCost(False, 10, 5.0, 5.0 + restart_s, 7.0)
+    unselected = RoundCost(False, 10, 5.0, 5.0 + restart_s, 0.0)
+    disturbed = RoundCost(False, 10, 50.0, 100.0, 70.0)
+    found = price({"random": [first, unselected], "spectral": [first, later, later, disturbed]})
     assert found.step_s == pytest.approx(0.5)
     assert found.start_s == pytest.approx(10.0)
-    assert found.refresh_s == pytest.approx({"random": 0.0, "spectral": 17.0})
+    assert found.refresh_s == pytest.approx({"random": 0.0, "spectral": 7.0 + restart_s})
 
 
 def test_seconds_by_hand():

@@ -1,0 +1,75 @@
+"""The embeddings of a run: computed with a checkpoint, or collected from training."""
+
+import shutil
+from functools import partial
+
+import numpy as np
+
+from launcher.run_state import Run
+from selection.collected import collected_folder, gather_collected
+from selection.embed import embed_dataset
+from selection.embeddings import EmbeddingStore, load_embeddings
+from selection.ray_tasks import ray_map
+from selection.select import Embeddings
+from trainer.checkpoint import Checkpoint
+from trainer.embedder import CheckpointEmbedder
+
+
+def gather(run: Run, round_number: int, checkpoint: Checkpoint) -> None:
+    """Bring the embeddings of the training pairs at the end of a round into its store."""
+    if not run.collects:
+        embed(run, "train", round_number, checkpoint)
+        return
+    encoder = run.config.encoder
+    folder = collected_folder(run.dir.all_embeddings, round_number)
+    gather_collected(
+        run.indexes["train"],
+        run.dir.index("train"),
+        folder,
+        _store(run, "train", round_number, checkpoint),
+        (encoder.u_part, encoder.v_part),
+        ray_map,
+        run.progress,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _store(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> EmbeddingStore:
+    index = run.indexes[split]
+    return EmbeddingStore(
+        run.dir.embeddings(split, round_number),
+        shard_sizes=np.diff(index.shard_starts).tolist(),
+        inputs={
+            "index": index.content_hash,
+            "checkpoint": checkpoint.weights_hash,
+            "dtype": run.config.selection.embed.dtype,
+        },
+    )
+
+
+def embedded(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> Embeddings:
+    """U and V of a split, by a checkpoint at the end of a round."""
+    embed(run, split, round_number, checkpoint)
+    return load_embeddings(run.dir.embeddings(split, round_number))
+
+
+def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> None:
+    """Embed a split with a checkpoint into the store of a round."""
+    config = run.config
+    make_embedder = partial(
+        CheckpointEmbedder,
+        config.encoder,
+        run.dir.encoder,
+        checkpoint.folder,
+        device="cuda" if config.selection.embed.gpus_per_worker else "cpu",
+        num_threads=max(1, int(config.selection.embed.cpus_per_worker)),
+    )
+    embed_dataset(
+        run.indexes[split],
+        run.dir.index(split),
+        _store(run, split, round_number, checkpoint),
+        make_embedder,
+        config.selection.embed,
+        run.progress,
+        stage=f"embed {split}",
+    )

@@ -1,0 +1,130 @@
+"""A run under way: its configuration, its folder, its data, and where it stands."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.config import RunConfig
+from launcher.run_dir import RunDir, append_line
+from launcher.training import Ranks
+from selection.artifacts import MANIFEST
+from selection.progress import TerminalProgress
+from selection.schedule import count_batches
+from selection.shards import ShardIndex
+from selection.strategies import plan_num_batches
+from trainer.checkpoint import (
+    Checkpoint,
+    complete_checkpoints,
+    latest_checkpoint,
+    open_checkpoint,
+)
+from trainer.claim import Claim
+from trainer.length import RunLength
+from trainer.worker import stop_file
+
+
+@dataclass
+class Run:
+    """A run under way: its configuration, its folder, its data, and how it shows progress."""
+
+    config: RunConfig
+    dir: RunDir
+    logs: Path
+    claim: Claim
+    progress: TerminalProgress = field(default_factory=TerminalProgress)
+    indexes: dict[str, ShardIndex] = field(default_factory=dict)
+    ranks: Ranks | None = None
+    """At work, or waiting for the schedule of the next round."""
+
+    def num_batches(self, round_number: int) -> int:
+        """Batches of a round that has a schedule."""
+        return count_batches(self.dir.schedules, round_number, self.expected(round_number))
+
+    def expected(self, round_number: int) -> dict[str, Any]:
+        """What the manifest of the schedule of a round must say."""
+        return {"config_hash": self.config.hash, "round": round_number}
+
+    @property
+    def length(self) -> RunLength:
+        """Rounds and steps, as far as the configuration and the number of pairs tell."""
+        config, num_pairs = self.config, len(self.indexes["train"])
+        first = later = num_pairs // config.train.batch_size  # round 0 is random
+        if config.rounds > 1:
+            later = plan_num_batches(config.selection, num_pairs, config.train.batch_size)
+        return RunLength(
+            num_rounds=config.rounds,
+            epochs_per_round=config.selection.refresh.epochs_per_round,
+            first_batches=first,
+            later_batches=later,
+            num_steps=config.train.num_steps,
+        )
+
+    def steps_before(self, round_number: int) -> int:
+        """Steps of all rounds before this one, which have schedules."""
+        num_batches = sum(self.num_batches(number) for number in range(round_number))
+        return num_batches * self.config.selection.refresh.epochs_per_round
+
+    def total_steps(self, num_known: int) -> int:
+        """Steps of the whole run: those of the configuration, or as the first `num_known` schedules let expect."""
+        return self.length.total_steps([self.num_batches(number) for number in range(num_known)])
+
+    def num_schedules(self) -> int:
+        """Rounds that have a schedule."""
+        return sum(1 for _ in self.dir.schedules.glob(f"round-*/{MANIFEST}"))
+
+    @property
+    def stop_file(self) -> Path:
+        """See `trainer.stopping`."""
+        return stop_file(self.logs)
+
+    @property
+    def collects(self) -> bool:
+        """Whether selection takes the embeddings that training computes."""
+        selection = self.config.selection
+        return selection.strategy != "random" and selection.refresh.embeddings == "collected"
+
+    def has_trained(self, round_number: int) -> bool:
+        """Whether there is a checkpoint at the end of a round."""
+        folders = complete_checkpoints(self.dir.checkpoints)
+        if not folders:
+            return False
+        newest = open_checkpoint(folders[-1], self.config.hash, hashes=False)
+        return newest.position.round > round_number
+
+    def ages(self, round_number: int, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Step at which the embeddings that a round is selected from were computed, and how old they are then."""
+        step = checkpoint.position.step
+        if self.collects:  # by the weights of half an epoch before, on average
+            step -= self.num_batches(round_number - 1) // 2
+        return {"embedding_step": step, "staleness_steps": self.steps_before(round_number) - step}
+
+    @property
+    def judged_splits(self) -> list[str]:
+        """Splits on which retrieval is judged."""
+        return [split for split in self.indexes if split not in ("train", "distractors")]
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The newest complete checkpoint of this run."""
+        return latest_checkpoint(self.dir.checkpoints, self.config.hash)
+
+    @contextmanager
+    def timed(self, stage: str, round_number: int) -> Iterator[None]:
+        """Note the seconds of a stage; what an interrupted attempt spent is not lost."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self.note(self.dir.stages, {"stage": stage, "round": round_number, "seconds": seconds})
+
+    def note(self, path: Path, record: dict[str, Any]) -> None:
+        """Append one JSON line to a file of the run.
+
+        Raises:
+            JobError: the run belongs to another attempt now.
+        """
+        self.claim.check()
+        append_line(path, record)
