@@ -16,6 +16,7 @@ _POLL_S = 0.2
 _SIGNALS = {
     "captured_affinity": "affinity captured {captured_affinity:.1%} (random {random_captured_affinity:.1%})",
     "knn_recall": "neighbour recall {knn_recall:.3f}",
+    "neighbors_in_region": "{num_regions:,} regions with {neighbors_in_region:.1%} of the neighbours",
     "num_isolated": "isolated {num_isolated:,}, components {num_components:,}",
     "eigengap": "eigengap {eigengap:.3f}",
     "changed_pairs": "batch changed for {changed_pairs:.1%} of the pairs "

@@ -18,6 +18,7 @@ from launcher.embedding import embedded, gather
 from launcher.ray_cluster import largest_node_cpus
 from launcher.run_dir import append_line, read_lines
 from launcher.run_state import Run
+from launcher.selecting import select_by_regions
 from launcher.stopping import Stopped, stopping_ranks
 from launcher.training import Ranks
 from selection.artifacts import has_manifest
@@ -100,9 +101,12 @@ def select(run: Run, round_number: int) -> None:
     assert checkpoint is not None, "a round after the first has a checkpoint before it"
     with run.timed("embed", round_number):
         gather(run, round_number - 1, checkpoint)
+    by_regions = config.selection.regions.divide(
+        config.selection.strategy, len(run.indexes["train"])
+    )
     with run.timed("select", round_number), showing_stages(run.logs / "select.jsonl", run.progress):
         manifest = run_remote(
-            _select_from_embeddings,
+            select_by_regions if by_regions else _select_from_embeddings,
             folder,
             schedule_folder(run.dir.schedules, round_number - 1),
             run.dir.embeddings("train", round_number - 1),
@@ -113,7 +117,7 @@ def select(run: Run, round_number: int) -> None:
             {"config_hash": config.hash, **run.ages(round_number, checkpoint)},
             run.logs / "select.jsonl",
             run.dir.examples,
-            num_cpus=largest_node_cpus(),
+            num_cpus=0 if by_regions else largest_node_cpus(),
         )
     say(describe_schedule(f"round {round_number}", manifest))
 

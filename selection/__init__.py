@@ -9,12 +9,12 @@ import importlib
 TYPE_CHECKING = False  # what typing.TYPE_CHECKING is, without the time that importing typing takes
 if TYPE_CHECKING:
     from selection.api import select_batches
+    from selection.choose import Selection
     from selection.config import GraphConfig, HardnessConfig, SelectionConfig
     from selection.errors import ArtifactError, ConfigError
     from selection.progress import TerminalProgress
     from selection.sampler import ScheduleBatchSampler
     from selection.schedule import Schedule, open_schedule, write_schedule
-    from selection.select import Selection
 
 __all__ = [
     "ArtifactError",
@@ -38,7 +38,7 @@ _HOMES = {
     "progress": ["TerminalProgress"],
     "sampler": ["ScheduleBatchSampler"],
     "schedule": ["Schedule", "open_schedule", "write_schedule"],
-    "select": ["Selection"],
+    "choose": ["Selection"],
 }
 """Names by the module that defines them; a test compares them with `__all__`."""
 

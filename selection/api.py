@@ -14,11 +14,12 @@ from selection.checks import (
     unit_rows,
     whole_number,
 )
+from selection.choose import Selection
 from selection.config import SelectionConfig, StrategyName
 from selection.errors import ConfigError
 from selection.progress import Progress, silent
 from selection.schedule import Schedule
-from selection.select import Selection, choose
+from selection.select import choose
 
 DEFAULT_TEMPERATURE = 0.07
 

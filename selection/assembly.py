@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from selection.duplicates import drop_surplus
-from selection.errors import ConfigError
+from selection.errors import NoBatchError
 from selection.forbidden import Forbidden, rename
 from selection.guard import separate
 from selection.problem import Problem, Strategy
@@ -63,7 +63,7 @@ def take_part(
         rng: draws.
 
     Raises:
-        ConfigError: there are fewer pairs than one batch, or too few when duplicates must not meet.
+        NoBatchError: there are fewer pairs than one batch, or too few when duplicates must not meet.
     """
     num_pairs = len(numbers)
     nodes, _ = hold_back(num_pairs, batch_size, previous_leftover, rng, numbers)
@@ -96,10 +96,10 @@ def hold_back(
         numbers: shared contents; of pairs of one content no more are scheduled than there are batches.
 
     Raises:
-        ConfigError: there are fewer pairs than one batch, or too few when duplicates must not meet.
+        NoBatchError: there are fewer pairs than one batch, or too few when duplicates must not meet.
     """
     if num_pairs < batch_size:
-        raise ConfigError(
+        raise NoBatchError(
             f"batch_size is {batch_size}, but there are only {num_pairs} pairs; "
             "take a smaller batch or more pairs"
         )
@@ -109,7 +109,7 @@ def hold_back(
         by_right = np.concatenate([rng.permutation(previous_leftover), others])
         nodes = np.sort(drop_surplus(by_right, numbers, batch_size))
         if len(nodes) < batch_size:
-            raise ConfigError(_no_batch(num_pairs, batch_size))
+            raise NoBatchError(_no_batch(num_pairs, batch_size))
     may_rest = np.setdiff1d(nodes, previous_leftover)
     num_leftover = len(nodes) % batch_size
     if len(may_rest) < num_leftover:  # only when there are fewer than 2B
@@ -146,7 +146,7 @@ def assemble(
         rng: decides which groups make a batch.
 
     Raises:
-        ConfigError: not one batch can be formed.
+        NoBatchError: not one batch can be formed.
     """
     nodes, size = roster.chosen, problem.batch_size
     groups = strategy(problem) if len(nodes) else nodes.reshape(0, 1)
@@ -158,7 +158,7 @@ def assemble(
         everywhere = Forbidden(roster.numbers, rename(forbidden.links, nodes, len(roster.numbers)))
         final = separate(packed, everywhere, roster.previous_leftover)
     if not len(final.batches):
-        raise ConfigError(_no_batch(len(roster.numbers), size))
+        raise NoBatchError(_no_batch(len(roster.numbers), size))
     num_chosen = size - roster.num_random
     num_planned = groups.size // num_chosen if num_chosen else len(roster.drawn) // size
     num_lost = (num_planned - len(final.batches)) * size

@@ -214,6 +214,42 @@ class HardnessConfig(Settings):
             )
 
 
+WHOLE: tuple[StrategyName, ...] = (*UNGUARDED, "osgd")
+"""Strategies that take some batches of all pairs, and not all pairs of each region."""
+
+
+class RegionsConfig(Settings):
+    """Regions of related pairs, into which a data set is divided that does not fit one node; each is selected alone."""
+
+    max_pairs: int = Field(default=10_000_000, ge=4)
+    """M: most pairs of a region, which is what one node can do; up to as many pairs are one region. Smaller regions
+    take less memory and lose neighbours: `neighbors_in_region` in the manifest says what share of them is left. What
+    `hardness` draws at random is drawn from the own region."""
+
+    def divide(self, strategy: StrategyName, num_pairs: int) -> bool:
+        """Whether pairs are divided: when there are too many; random batches need no node that holds them all."""
+        return num_pairs > self.max_pairs and strategy != "random"
+
+    def check(self, strategy: StrategyName, num_pairs: int, batch_size: int) -> None:
+        """Refuse to divide what cannot be divided.
+
+        Raises:
+            ConfigError: the strategy looks at all pairs at once, or a region has no room for two batches.
+        """
+        if not self.divide(strategy, num_pairs):
+            return
+        if strategy in WHOLE:
+            raise ConfigError(
+                f"selection.regions.max_pairs: is {self.max_pairs:,}, but strategy {strategy} looks at all "
+                f"{num_pairs:,} pairs at once; raise it to that, or take another strategy"
+            )
+        if self.max_pairs < 2 * batch_size:
+            raise ConfigError(
+                f"selection.regions.max_pairs: is {self.max_pairs:,}, but must be at least two batches of "
+                f"{batch_size:,}; raise it"
+            )
+
+
 class RefreshConfig(Settings):
     """When a new schedule is made."""
 
@@ -244,6 +280,7 @@ class SelectionConfig(Settings):
     embed: EmbedConfig = EmbedConfig()
     graph: GraphConfig = GraphConfig()
     hardness: HardnessConfig = HardnessConfig()
+    regions: RegionsConfig = RegionsConfig()
     osgd: OsgdConfig = OsgdConfig()
     spectral: SpectralConfig = SpectralConfig()
     paper_spectral: PaperSpectralConfig = PaperSpectralConfig()

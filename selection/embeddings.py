@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt64
 
 from selection.artifacts import has_manifest, read_manifest, write_array, write_json, write_manifest
+from selection.blocks import StoreBlock
 from selection.errors import ArtifactError, JobError
 
 KIND = "embeddings"
@@ -102,7 +103,8 @@ class EmbeddingStore:
             "shards": [self._shard_path(shard).name for shard in shards],
             "contents": [self._contents_path(shard).name for shard in shards],
         }
-        fields = {"num_pairs": self.num_pairs, "inputs": self._inputs, **names}
+        sizes = [self._shard_sizes[shard] for shard in shards]
+        fields = {"num_pairs": self.num_pairs, "sizes": sizes, "inputs": self._inputs, **names}
         write_manifest(self.folder, KIND, [*names["shards"], *names["contents"]], fields)
 
     def is_complete(self) -> bool:
@@ -137,6 +139,21 @@ def load_embeddings(folder: Path) -> tuple[Float32[np.ndarray, "n d"], Float32[n
         both[:, start : start + shard.shape[1]] = shard
         start += shard.shape[1]
     return both[0], both[1]
+
+
+def store_blocks(folder: Path) -> list[StoreBlock]:
+    """The shards of a complete store, for who does not want to hold all of them.
+
+    Raises:
+        ArtifactError: the store is incomplete or a file was altered.
+    """
+    manifest = read_manifest(folder, KIND, hashes=False)
+    lasts = np.cumsum(manifest["sizes"]).tolist()
+    names = zip(manifest["shards"], manifest["contents"], manifest["sizes"], lasts, strict=True)
+    return [
+        StoreBlock(folder / embeddings, folder / contents, last - size, last)
+        for embeddings, contents, size, last in names
+    ]
 
 
 def load_contents(folder: Path) -> UInt64[np.ndarray, "2 n"]:

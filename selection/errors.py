@@ -1,4 +1,4 @@
-"""The three errors that a user can meet; everything else is a defect of ours.
+"""The errors that a user can meet; everything else is a defect of ours.
 
 The command line turns them into one line and an exit status. A message names the field or file, the
 value found, the rule, and what to do next.
@@ -7,6 +7,10 @@ value found, the rule, and what to do next.
 
 class ConfigError(ValueError):
     """A value that the user gave is wrong; exit status 2."""
+
+
+class NoBatchError(ConfigError):
+    """Not one batch can be formed of the pairs there are."""
 
 
 class ArtifactError(ValueError):

@@ -6,6 +6,7 @@ is kept, some 3 KB a round; whoever shows an example reads what the pairs hold f
 Legend: n pairs, m batches, b batch size, d dimensions, h pairs of a batch that are looked at.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import scipy.sparse as sp
 from jaxtyping import Float32, Int64
 
 from selection.affinity import weigh
-from selection.quality import batch_losses
+from selection.blocks import Rows
+from selection.quality import batch_losses, num_affordable_batches
 
 KINDS = ("hardest", "median", "easiest")
 _SAMPLE = 128  # batches, among which these are the hardest, the median and the easiest
@@ -57,6 +59,27 @@ def pick_examples(
         }
         for row, kind in kind_of.items()
     ]
+
+
+def pick_examples_of_many(
+    read_ids: Callable[[Int64[np.ndarray, "some"]], Rows],
+    batches: Int64[np.ndarray, "m b"],
+    temperature: float,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """The same, where nobody holds all embeddings: `read_ids` reads the rows of pairs, ids ascending."""
+    sample = np.sort(
+        rng.permutation(len(batches))[: min(_SAMPLE, num_affordable_batches(batches.shape[1]))]
+    )
+    ids = np.unique(batches[sample])
+    rows = read_ids(ids)
+    local = np.searchsorted(ids, batches[sample])
+    examples = pick_examples(rows.U, rows.V, local, temperature, rng)
+    for example in examples:
+        example["batch"] = int(sample[example["batch"]])
+        for confusion in example["confusions"]:
+            confusion["ids"] = ids[confusion["ids"]].tolist()
+    return examples
 
 
 def strongest_confusions(

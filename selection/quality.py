@@ -62,8 +62,7 @@ def measure_losses(
 ) -> dict[str, float]:
     """Loss of the batches beside random ones, on at most 512 of each, fewer when batches are large."""
     batch_size = batches.shape[1]
-    affordable = max(8, _MEASURED_SIMILARITIES // batch_size**2)
-    few = batches[rng.permutation(len(batches))[: min(_MEASURED_BATCHES, affordable)]]
+    few = batches[rng.permutation(len(batches))[: num_affordable_batches(batch_size)]]
     randoms = random_batches(len(U), batch_size, len(few), rng)
     losses = batch_losses(U, V, few, temperature)
     low, high = np.quantile(losses, [0.05, 0.95])
@@ -74,6 +73,11 @@ def measure_losses(
         "random_batch_loss": float(batch_losses(U, V, randoms, temperature).mean()),
         "num_measured_batches": len(few),
     }
+
+
+def num_affordable_batches(batch_size: int) -> int:
+    """How many batches are measured."""
+    return min(_MEASURED_BATCHES, max(8, _MEASURED_SIMILARITIES // batch_size**2))
 
 
 def measure_embeddings(
@@ -151,6 +155,11 @@ def captured_affinity(affinity: sp.csr_array, batches: Int64[np.ndarray, "m b"])
     """Share of the affinity that lies inside batches; pairs in no batch capture nothing."""
     batch_of = np.full(affinity.shape[0], -1)
     batch_of[batches.ravel()] = np.repeat(np.arange(len(batches)), batches.shape[1])
+    return share_inside(affinity, batch_of)
+
+
+def share_inside(affinity: sp.csr_array, batch_of: Int64[np.ndarray, "n"]) -> float:
+    """Share of the affinity between nodes of the same batch; -1 is none."""
     rows = np.repeat(batch_of, np.diff(affinity.indptr))
     inside = (rows == batch_of[affinity.indices]) & (rows >= 0)
     total = affinity.data.sum(dtype=np.float64)

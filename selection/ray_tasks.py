@@ -11,7 +11,7 @@ from ray.exceptions import RayTaskError
 from selection.errors import ArtifactError, ConfigError, JobError
 from selection.threads import in_flight
 
-_TASKS_IN_FLIGHT_PER_CPU = 2
+_TASKS_IN_FLIGHT_PER_WORKER = 2
 
 
 def run_remote(function: Callable, *args: Any, num_cpus: float, **kwargs: Any) -> Any:
@@ -40,14 +40,19 @@ def result_of(future: ray.ObjectRef) -> Any:
         raise
 
 
-def ray_map(function: Callable, tasks: Iterable[Any]) -> Iterator[Any]:
-    """Like `map`, in Ray workers of one CPU each; results keep the order of `tasks`.
+def ray_map(function: Callable, tasks: Iterable[Any], num_cpus: float = 1) -> Iterator[Any]:
+    """Like `map`, in Ray workers of `num_cpus` CPUs each; results keep the order of `tasks`.
 
     Tasks are drawn from the iterable as workers become free, so that not all of them are in memory at once.
     """
-    remote = ray.remote(_with_threads).options(num_cpus=1)
-    most = _TASKS_IN_FLIGHT_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    yield from in_flight(lambda task: remote.remote(1, function, (task,), {}), ray.get, tasks, most)
+    remote = ray.remote(_with_threads).options(num_cpus=num_cpus)
+    num_workers = max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))
+    yield from in_flight(
+        lambda task: remote.remote(int(num_cpus), function, (task,), {}),
+        ray.get,
+        tasks,
+        _TASKS_IN_FLIGHT_PER_WORKER * num_workers,
+    )
 
 
 def _with_threads(num_threads: int, function: Callable, args: tuple, kwargs: dict) -> Any:

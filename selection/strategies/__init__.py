@@ -43,6 +43,7 @@ def plan_num_batches(config: SelectionConfig, num_pairs: int, batch_size: int) -
     Raises:
         ConfigError: the strategy does not suit the data, or its package is missing.
     """
+    config.regions.check(config.strategy, num_pairs, batch_size)
     if config.strategy in _PACKAGES:
         require(config.strategy, _PACKAGES[config.strategy])
     if config.strategy == "full":
