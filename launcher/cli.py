@@ -5,14 +5,17 @@ import sys
 from collections.abc import Sequence
 
 from launcher.commands import (
+    cancel,
     compare,
     dataset,
     index,
+    logs,
     plan,
     report,
     run,
     search,
     select,
+    status,
     study,
     submit,
 )
@@ -26,6 +29,9 @@ _COMMANDS = (
     run,
     plan,
     submit,
+    status,
+    logs,
+    cancel,
     compare,
     report,
     search,

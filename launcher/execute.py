@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+from launcher.attempts import noting_end
 from launcher.compare import comparison, summarize, to_text
 from launcher.config import RunConfig
 from launcher.console import say
@@ -36,7 +37,7 @@ A run of Coterie: {strategy} batches of {batch_size}, {num_rounds} rounds. `cote
 | `metrics/rounds.jsonl` | held-out retrieval by round |
 | `metrics/stages.jsonl` | seconds of every stage of every attempt |
 | `metrics/examples.jsonl` | batches to look at: ids and similarities |
-| `logs/attempt-*/` | what the ranks, Ray and DeepSpeed said; `versions.json`, what they ran on |
+| `logs/attempt-*/` | what was said; `versions.json`, what it ran on; `end.json`, how it ended |
 """
 
 
@@ -75,7 +76,7 @@ def _do_rounds(
 ) -> None:
     run = Run(config, run_dir, run_dir.new_attempt(), claim)
     logging.basicConfig(filename=run.logs / "driver.log", level=logging.INFO)
-    with run.progress:
+    with noting_end(run.logs), run.progress:
         prepare(run, shards, num_workers=os.cpu_count() or 1)
         run_dir.keep(config)
         say(_describe_start(run))

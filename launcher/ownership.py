@@ -17,12 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from selection.artifacts import write_json
 from selection.errors import ConfigError
 from trainer.claim import Claim, read_owner
 
 TOUCH_EVERY_S = 5.0
 _WATCH_S = 6 * TOUCH_EVERY_S  # file systems show others' changes late
+_SAME_START_S = 1.0  # the system's clock, by which processes start, may be set in between
 
 
 def describe_self() -> dict[str, str]:
@@ -30,7 +33,26 @@ def describe_self() -> dict[str, str]:
     name = f"process {os.getpid()} on {socket.gethostname()}"
     if job := os.environ.get("SLURM_JOB_ID"):
         name = f"job {job}, attempt {os.environ.get('SLURM_RESTART_COUNT', 0)}, {name}"
-    return {"name": name, "host": socket.gethostname(), "job": job or ""}
+    process = psutil.Process()
+    return {
+        "name": name,
+        "host": socket.gethostname(),
+        "job": job or "",
+        "pid": str(process.pid),
+        "started": str(process.create_time()),
+    }
+
+
+def find_process(owner: dict[str, str]) -> psutil.Process | None:
+    """The process of an owner on this machine; None where it has ended, or its number is somebody else's now."""
+    if owner.get("host") != socket.gethostname():
+        return None
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(int(owner["pid"]))
+        is_same = abs(process.create_time() - float(owner["started"])) < _SAME_START_S
+        if is_same and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
 
 
 def is_orphan(owner: dict[str, str]) -> bool:

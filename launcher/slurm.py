@@ -26,7 +26,7 @@ from selection.artifacts import atomic_file
 from selection.errors import ConfigError
 
 TEMPLATES = Path(__file__).parents[1] / "slurm"
-SCRIPT, CONFIG = "job.sbatch", "config.yaml"
+SCRIPT, CONFIG, JOBS = "job.sbatch", "config.yaml", "jobs"
 _SBATCH_TIMEOUT_S = 120
 
 
@@ -120,6 +120,7 @@ def render(job: Job) -> str:
         python=job.python,
         head_ports=HEAD_PORTS,
         exit_stopped=EXIT_STOPPED,
+        jobs=JOBS,
         store_bytes=job.config.ray.object_store_bytes,
         srun_words=srun_words,
         container_words=container_words,
@@ -198,6 +199,8 @@ def submit(job: Job) -> Submitted:
     except ConfigError:
         shutil.rmtree(job.folder)
         raise
+    with (job.folder / JOBS).open("a") as file:
+        file.write(f"{job_id}\n")
     return Submitted(job_id, job.folder / f"slurm-{job_id}.out")
 
 

@@ -1,0 +1,228 @@
+"""Run folders with known numbers, and what is said of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from launcher.cli import main
+from launcher.ownership import describe_self
+from launcher.run_dir import RunDir
+from launcher.slurm import CONFIG, JOBS
+from launcher.slurm_jobs import SlurmJob, read_jobs
+from launcher.status.reading import observe
+from launcher.status.standing import decide_state, find_standing, remaining_s, seconds_per_step
+from launcher.status.text import to_lines, to_table
+from selection.artifacts import write_json, write_manifest
+from tests.unit.launcher.report.run_folder import BATCH_SIZE, STAGES_S, write_data, write_run
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data") / "train")
+
+
+@pytest.fixture
+def make_run(tmp_path, data):
+    def make(name="run", **settings):
+        root = write_run(tmp_path / name, data, **settings)
+        write_manifest(RunDir(root).encoder, "encoder", [], {})
+        return root
+
+    return make
+
+
+def standing(root):
+    (seen,) = observe([root])
+    return find_standing(seen)
+
+
+def own(root, **fields):
+    write_json(RunDir(root).owner, {**describe_self(), "token": "t", **fields})
+
+
+def end(root, outcome, error=None, attempt=1):
+    folder = root / "logs" / f"attempt-{attempt:03d}"
+    write_json(folder / "end.json", {"outcome": outcome, "error": error, "time": time.time()})
+
+
+def test_a_finished_run(make_run):
+    found = standing(make_run(num_finished=2))
+    assert (found.state, found.step, found.num_finished_rounds, found.round) == (
+        "finished",
+        8,
+        2,
+        None,
+    )
+    assert (found.stage, found.eta_s, found.error) == (None, None, None)
+    text = to_lines(found)
+    assert "MRR 0.5000, recall@10 0.5000 after round 1, step 8" in text
+    assert "round       2 of 2 finished" in text
+
+
+def test_a_run_at_work(make_run):
+    root = make_run(num_finished=1)
+    own(root)
+    found = standing(root)
+    assert (found.state, found.round, found.step, found.total_steps) == ("running", 1, 6, 8)
+    assert found.stage.name == "train"
+    assert found.steps_per_s == pytest.approx(0.5)  # a line every two seconds
+    assert found.pairs_per_s == pytest.approx(0.5 * BATCH_SIZE)
+    assert found.eta_s == pytest.approx(2 * 2 + STAGES_S["judge"])
+    assert "alive, heard of 0 s ago" in to_lines(found)
+
+
+def test_an_owner_that_is_gone(make_run):
+    root = make_run(num_finished=1)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    started = str(psutil.Process(process.pid).create_time())
+    process.wait()
+    own(root, pid=str(process.pid), started=started)
+    assert standing(root).state == "failed"
+    own(root, started="1.0")  # its number is somebody else's now
+    found = standing(root)
+    assert found.state == "failed"
+    assert "killed, or its machine went down" in to_lines(found)
+
+
+def test_another_machine_is_believed_as_long_as_it_is_heard_of(make_run):
+    root = make_run(num_finished=1)
+    own(root, host="elsewhere", name="process 1 on elsewhere")
+    assert standing(root).state == "running"
+    long_ago = time.time() - 3600
+    os.utime(RunDir(root).owner, (long_ago, long_ago))
+    found = standing(root)
+    assert found.state == "failed"
+    assert round(found.owner.heard_s) == 3600
+
+
+def test_stopped_and_failed(make_run):
+    root = make_run(num_finished=1)
+    end(root, "stopped")
+    assert standing(root).state == "stopped"
+    end(root, "failed", "data.train: gone; bring it back")
+    found = standing(root)
+    assert (found.state, found.error) == ("failed", (1, "data.train: gone; bring it back"))
+    assert "last error  attempt 1: data.train: gone; bring it back" in to_lines(found)
+
+
+def test_stages_follow_the_artifacts(make_run):
+    root = make_run(num_finished=1)
+    run_dir = RunDir(root)
+    own(root)
+
+    def stage():
+        return standing(root).stage
+
+    write_manifest(run_dir.checkpoints / "step-00000008", "checkpoint", [], {"round": 2})
+    shutil.copytree(run_dir.index("train"), run_dir.index("heldout"))
+    heldout = run_dir.embeddings("heldout", 1)
+    heldout.mkdir(parents=True)
+    (heldout / "shard-000000.npy").touch()
+    assert (stage().name, stage().done, stage().total) == ("judge", 1, 1)
+    shutil.rmtree(run_dir.schedules / "round-00001")
+    assert (stage().name, stage().done, stage().total) == ("embed", 0, 1)
+    write_manifest(run_dir.embeddings("train", 0), "embeddings", [], {})
+    assert stage().name == "select"
+    event = {"stage": "cluster", "done": 3, "total": 12, "unit": "pairs", "time": time.time() + 1}
+    (root / "logs" / "attempt-001" / "select.jsonl").write_text(json.dumps(event) + "\n")
+    assert "stage       select: cluster, 3 of 12 pairs" in to_lines(standing(root))
+    shutil.rmtree(run_dir.encoder)
+    assert stage().name == "encoder"
+
+
+def submitted(root, *numbers):
+    folder = RunDir(root).root / "logs" / "submit-001"
+    folder.mkdir(parents=True)
+    (folder / CONFIG).touch()
+    (folder / JOBS).write_text("".join(f"{number}\n" for number in numbers))
+    return folder
+
+
+def test_jobs_are_those_noted_and_those_that_have_started(tmp_path):
+    folder = submitted(tmp_path, 7, 12)
+    for name in ("job-7.0", "job-7.1", "job-30.0"):
+        (folder / name).mkdir()
+    jobs = read_jobs(RunDir(tmp_path))
+    assert [job.job_id for job in jobs] == [7, 12, 30]
+    assert [path.name for path in jobs[0].attempts] == ["job-7.0", "job-7.1"]
+
+
+@pytest.mark.parametrize(
+    ("job_state", "state"),
+    [
+        ("PENDING", "queued"),
+        ("RUNNING", "running"),
+        ("COMPLETING", "running"),
+        ("CANCELLED", "stopped"),
+        ("FAILED", "failed"),
+        ("NODE_FAIL", "failed"),
+        (None, "not begun"),
+    ],
+)
+def test_a_job_speaks_for_a_run_that_has_not_begun(tmp_path, monkeypatch, job_state, state):
+    folder = submitted(tmp_path, 7)
+    monkeypatch.setattr(
+        "launcher.status.reading.ask_slurm",
+        lambda jobs: [SlurmJob(7, folder, job_state)] if jobs else [],
+    )
+    (seen,) = observe([tmp_path])
+    assert decide_state(seen)[0] == state
+    assert "7" in to_lines(find_standing(seen))
+
+
+def test_no_slurm_is_no_error(tmp_path, monkeypatch):
+    submitted(tmp_path, 7)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert standing(tmp_path).state == "not begun"
+
+
+def test_a_slurm_that_fails_is_no_error(tmp_path, monkeypatch):
+    submitted(tmp_path, 7)
+    for command in ("squeue", "sacct"):
+        (tmp_path / command).write_text("#!/bin/sh\necho 'no controller | here' >&2\nexit 1\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert standing(tmp_path).state == "not begun"
+
+
+def test_a_table_of_several(make_run):
+    roots = [make_run("first"), make_run("second", num_finished=1)]
+    end(roots[1], "failed", "no more disk")
+    table = to_table([find_standing(seen) for seen in observe(roots)]).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")] for line in table[2:4]]
+    assert [row[1:4] for row in cells] == [
+        ["first", "finished", "2 of 2"],
+        ["second", "failed", "1 of 2"],
+    ]
+    assert table[-1] == "second: attempt 1: no more disk"
+
+
+def test_restarts_do_not_count_as_slow_steps():
+    lines = [{"step": step, "time": 10.0 * step} for step in range(1, 6)]
+    lines += [{"step": step, "time": 5000 + 10.0 * step} for step in range(6, 10)]
+    assert seconds_per_step(lines) == 10
+    assert seconds_per_step(lines[:1]) is None
+
+
+def test_what_is_left_shrinks_with_every_round(make_run):
+    left = [
+        remaining_s(observe([make_run(f"run{number}", num_finished=number)])[0].record, 0, 1.0)
+        for number in range(3)
+    ]
+    assert left[2] == 0
+    assert left[1] == STAGES_S["judge"]
+
+
+def test_the_command(make_run, tmp_path, capsys):
+    root = make_run()
+    assert main(["status", "--json", str(root), str(root)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["state"] for each in found] == ["finished"] * 2
+    assert main(["status", str(tmp_path)]) == 2
+    assert "holds no config.yaml" in capsys.readouterr().err
