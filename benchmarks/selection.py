@@ -2,6 +2,7 @@
 
     make bench-selection                                    # 10^4 pairs; with --repeats 1 five minutes
     python -m benchmarks.selection --size full              # N up to 10^6, hours
+    python -m benchmarks.selection --size growth --repeats 1  # how seconds and memory of `spectral` grow with N
     python -m benchmarks.selection --data code-search:data/code-search --batch-sizes 64
 
 Data sets: `equal:N`, `power:N`, `none:N` are mixtures (`benchmarks/datasets.py`), `code-search:FOLDER` takes TF-IDF
@@ -27,6 +28,7 @@ import numpy as np
 
 from benchmarks.datasets import code_search, mixture
 from benchmarks.faiss_alone import search_with_faiss
+from benchmarks.growth import describe_growth
 from benchmarks.plots import plot_strategies
 from selection.config import GraphConfig
 from selection.embeddings import load_embeddings
@@ -53,6 +55,11 @@ SIZES: dict[str, dict[str, Any]] = {
         + ["none:10000", "none:100000"],
         "batch_sizes": [32, 64, 256],
     },
+    "growth": {
+        "data": ["power:100000", "power:1000000"],
+        "batch_sizes": [64],
+        "strategies": ["spectral"],
+    },
 }
 
 
@@ -73,8 +80,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = prepare(data, Path(folder), args.min_recall, args.faiss)
             for batch_size in args.batch_sizes or plan["batch_sizes"]:
-                names = args.strategies or SCALABLE + DENSE * (
-                    found["num_pairs"] <= MOST_DENSE and batch_size <= LARGEST_DENSE_BATCH
+                names = (
+                    args.strategies
+                    or plan.get("strategies")
+                    or SCALABLE
+                    + DENSE
+                    * (found["num_pairs"] <= MOST_DENSE and batch_size <= LARGEST_DENSE_BATCH)
                 )
                 for name in names:
                     case = run_case(Path(folder), name, batch_size, args.repeats)
@@ -184,6 +195,7 @@ def to_markdown(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
             "",
             *compare_with_peers(group),
         ]
+    lines += describe_growth(rows)
     return "\n".join(lines) + "\n"
 
 

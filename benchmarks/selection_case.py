@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from jaxtyping import Int64
 
 from benchmarks.datasets import mixture
@@ -35,6 +36,7 @@ def main() -> None:
     choose(
         mixture("equal", 40 * batch_size), batch_size, TEMPERATURE, config
     )  # Numba compiles here
+    import_bytes = psutil.Process().memory_info().rss
     U, V, v_of_u, u_of_v = (
         np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("U", "V", "v_of_u", "u_of_v")
     )
@@ -63,6 +65,7 @@ def main() -> None:
         "loss_p5": float(np.percentile(losses, 5)),
         "loss_p95": float(np.percentile(losses, 95)),
         "peak_bytes": peak,
+        "import_bytes": import_bytes,
         "data_bytes": U.nbytes + V.nbytes + graph_bytes,
         "graph_entries": affinity.nnz,
         "num_threads": num_threads(),
