@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from launcher.config import RunConfig
 from launcher.plan.data import Split
+from launcher.plan.parts import chooses, count_parts
 from trainer.config import TrainConfig
 
 FLOAT32, FLOAT16 = 4, 2
@@ -25,19 +26,23 @@ _FILE_ENTRY_BYTES = 130
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes at the end of a run, and `peak_bytes`, when most is there."""
+    """Bytes by artifact, and `peak_bytes`, when most is there.
+
+    Attributes:
+        sorted_bytes: of the embeddings sorted by region, while batches are chosen.
+    """
 
     index_bytes: float
     embeddings_bytes: float
+    sorted_bytes: float
     schedules_bytes: float
     checkpoints_bytes: float
 
     @property
     def peak_bytes(self) -> float:
         """All of it; while a checkpoint is saved, one more than is kept."""
-        return (
-            self.index_bytes + self.embeddings_bytes + self.schedules_bytes + self.checkpoints_bytes
-        )
+        embeddings_bytes = self.embeddings_bytes + self.sorted_bytes
+        return self.index_bytes + embeddings_bytes + self.schedules_bytes + self.checkpoints_bytes
 
 
 def disk(config: RunConfig, splits: Sequence[Split], num_parameters: int) -> Disk:
@@ -49,6 +54,7 @@ def disk(config: RunConfig, splits: Sequence[Split], num_parameters: int) -> Dis
             embeddings_bytes(split, config.encoder.dim, config.selection.embed.dtype)
             for split in embedded(config, splits)
         ),
+        sorted_bytes=sorted_bytes(config, splits[0]) if chooses(config) else 0.0,
         schedules_bytes=config.rounds * schedule_bytes(splits[0].num_pairs),
         # one more while the newest is being written
         checkpoints_bytes=(train.keep_checkpoints + 1) * checkpoint_bytes(num_parameters, train),
@@ -58,11 +64,6 @@ def disk(config: RunConfig, splits: Sequence[Split], num_parameters: int) -> Dis
 def embedded(config: RunConfig, splits: Sequence[Split]) -> list[Split]:
     """Splits whose embeddings lie on disk at the same time: those of the newest round, of every split."""
     return [split for split in splits if split.name != "train" or chooses(config)]
-
-
-def chooses(config: RunConfig) -> bool:
-    """Whether any round chooses its batches from embeddings; the first never does."""
-    return config.rounds > 1 and config.selection.strategy != "random"
 
 
 def index_bytes(split: Split) -> float:
@@ -76,6 +77,14 @@ def embeddings_bytes(split: Split, dim: int, dtype: str) -> float:
     per_pair = 2 * dim * SIZES[dtype] + 16
     headers = 2 * (_ARRAY_HEADER_BYTES + _FILE_ENTRY_BYTES)
     return split.num_pairs * per_pair + split.num_shards * headers
+
+
+def sorted_bytes(config: RunConfig, train: Split) -> float:
+    """Rows, ids and hashes once more, sorted by region: `selection/blocks.py`; nothing where there is one region."""
+    if count_parts(config, train.num_pairs) == 1:
+        return 0.0
+    rows = 2 * config.encoder.dim * SIZES[config.selection.embed.dtype]
+    return train.num_pairs * (rows + 24)
 
 
 def schedule_bytes(num_pairs: int) -> float:

@@ -4,15 +4,17 @@ from dataclasses import dataclass
 
 from launcher.config import RunConfig
 from launcher.plan.data import Split, count_splits
-from launcher.plan.disk import Disk, chooses, disk
+from launcher.plan.disk import Disk, disk
 from launcher.plan.hardware import Resources, resources
 from launcher.plan.memory import (
     RankMemory,
     SelectionMemory,
     embed_worker_bytes,
+    joining_bytes,
     rank_memory,
     selection_memory,
 )
+from launcher.plan.parts import chooses, count_parts
 from launcher.plan.work import Reads, Stage, reads, stages, steps_per_epoch
 from launcher.slurm import check_request
 from launcher.slurm_config import SlurmConfig
@@ -32,7 +34,9 @@ class Plan:
     disk: Disk
     rank: RankMemory
     embed_worker_bytes: float
+    num_parts: int
     selection: SelectionMemory | None
+    joining_bytes: float
     stages: list[Stage]
     reads: list[Reads]
 
@@ -58,9 +62,11 @@ def plan_run(config: RunConfig) -> Plan:
             f"train.batch_size: is {config.train.batch_size}, but data.train has only {train.num_pairs} pairs; "
             "take a smaller batch or more shards"
         )
+    selection = config.selection
+    selection.regions.check(selection.strategy, train.num_pairs, config.train.batch_size)
     sizes = encoder_sizes(config.encoder)
     there = resources(config)
-    epochs = config.rounds * config.selection.refresh.epochs_per_round
+    epochs = config.rounds * selection.refresh.epochs_per_round
     return Plan(
         config=config,
         splits=splits,
@@ -70,7 +76,9 @@ def plan_run(config: RunConfig) -> Plan:
         disk=disk(config, splits, sizes.num_parameters),
         rank=rank_memory(config.train, sizes, config.encoder.dim),
         embed_worker_bytes=embed_worker_bytes(config, sizes, train),
+        num_parts=count_parts(config, train.num_pairs),
         selection=selection_memory(config, train.num_pairs) if chooses(config) else None,
+        joining_bytes=joining_bytes(config, train.num_pairs),
         stages=stages(config, splits, sizes, there),
         reads=reads(config, train),
     )

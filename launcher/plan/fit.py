@@ -56,19 +56,24 @@ def _node_warnings(plan: Plan) -> Iterator[str]:
 def _selection_warnings(plan: Plan) -> Iterator[str]:
     if plan.selection is None:
         return
-    there, needed = plan.resources, plan.selection.total_bytes
+    there = plan.resources
+    what = "a region" if plan.num_parts > 1 else "all pairs at once"
+    needs = [
+        (f"selection from {what}", plan.selection.total_bytes, "lower selection.regions.max_pairs"),
+        ("putting regions together", plan.joining_bytes, "ask for larger nodes"),
+    ]
     if there.memory_per_node_bytes is None:
+        needed = max(plan.selection.total_bytes, plan.joining_bytes)
         yield (
             f"selection needs {spell_bytes(needed)} on one node, and nobody says what a node has; set "
             "slurm.memory_per_node"
         )
-    elif needed > there.memory_per_node_bytes:
-        yield (
-            f"selection needs {spell_bytes(needed)} on one node, but {_node_memory(there)}; ask for larger nodes, "
-            "lower selection.graph.num_neighbors or encoder.dim, or train on fewer shards"
-        )
+    else:
+        for who, needed, step in needs:
+            if needed > there.memory_per_node_bytes:
+                yield f"{who} needs {spell_bytes(needed)} on one node, but {_node_memory(there)}; {step}"
     in_all = {stage.name: stage.times * stage.seconds for stage in plan.stages}
-    choosing_s = sum(in_all[name] for name in SELECTION_STAGES)
+    choosing_s = sum(in_all.get(name, 0.0) for name in SELECTION_STAGES)
     if choosing_s > in_all[TRAIN_STAGE]:
         yield (
             f"embedding and selection take {spell_seconds(choosing_s)} in all, training "

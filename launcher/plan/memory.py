@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from launcher.config import RunConfig
 from launcher.plan.data import Split
 from launcher.plan.disk import FLOAT32, SIZES
+from launcher.plan.parts import count_parts
 from trainer.config import TrainConfig
 from trainer.sizes import Sizes
 
@@ -25,6 +26,9 @@ PARTITION_BYTES_PER_PAIR = 1000
 
 MEASURING_PER_GRAPH = 2
 """scipy copies the graph into float64 to find its components, when the signals of a schedule are measured."""
+
+JOINING_BYTES_PER_PAIR = 36
+"""The region of each pair, its id in the batches of the region and of the schedule, and two copies to check them."""
 
 _BUCKET_NUMBERS = 50_000_000  # of `trainer/engine.py`
 
@@ -109,15 +113,26 @@ def graph_bytes(num_pairs: int, num_neighbors: int) -> float:
 
 
 def selection_memory(config: RunConfig, num_pairs: int) -> SelectionMemory:
-    """Of choosing batches for `num_pairs` pairs; a strategy that looks at no graph needs less."""
+    """Of choosing batches for `num_pairs` pairs, or for the largest region of them.
+
+    A strategy that looks at no graph needs less.
+    """
+    is_divided = count_parts(config, num_pairs) > 1
+    n = config.selection.regions.max_pairs if is_divided else num_pairs
     k = config.selection.graph.num_neighbors + config.selection.graph.first_rank
-    rows = 2 * FLOAT32 * config.encoder.dim * num_pairs
-    # `selection/select.py` copies the rows of those who take part unless that is everybody
-    num_copies = 2 if num_pairs % config.train.batch_size else 1
-    graph = graph_bytes(num_pairs, k)
+    rows = 2 * FLOAT32 * config.encoder.dim * n
+    # the rows of those who take part are copied unless that is everybody, which a region seldom is
+    num_copies = 2 if is_divided or n % config.train.batch_size else 1
+    graph = graph_bytes(n, k)
     return SelectionMemory(
-        embeddings_bytes=num_copies * rows + 24 * num_pairs,
-        neighbors_bytes=2 * FLOAT32 * k * num_pairs,
+        embeddings_bytes=num_copies * rows + 24 * n,
+        neighbors_bytes=2 * FLOAT32 * k * n,
         graph_bytes=graph,
-        working_bytes=max(PARTITION_BYTES_PER_PAIR * num_pairs, MEASURING_PER_GRAPH * graph),
+        working_bytes=max(PARTITION_BYTES_PER_PAIR * n, MEASURING_PER_GRAPH * graph),
     )
+
+
+def joining_bytes(config: RunConfig, num_pairs: int) -> float:
+    """Of putting the batches of all regions together, on one node; nothing where there is one region."""
+    is_divided = count_parts(config, num_pairs) > 1
+    return JOINING_BYTES_PER_PAIR * num_pairs + WORKER_PROCESS_BYTES if is_divided else 0.0

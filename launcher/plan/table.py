@@ -1,7 +1,7 @@
 """A plan for people: a few short tables, and what does not fit at the end."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from launcher.compare import to_text
@@ -24,7 +24,7 @@ def to_page(plan: Plan) -> str:
         to_text([["disk", "bytes"], *_disk(plan)]),
         to_text([["memory of one", "where", "bytes"], *_memory(plan)]),
         to_text([["stage", "operations", "time", "times", "in all"], *_stages(plan)]),
-        to_text([["reads", "requests", "bytes"], *_reads(plan)]),
+        to_text([["reads", "requests", "bytes", "in a second"], *_reads(plan)]),
         _NOTES,
     ]
     lines = [f"warning: {warning}" for warning in warnings(plan)]
@@ -77,6 +77,8 @@ def _disk(plan: Plan) -> Iterator[list[str]]:
     yield ["index", spell_bytes(found.index_bytes)]
     kind = config.selection.embed.dtype
     yield [f"embeddings of the newest round, {kind}", spell_bytes(found.embeddings_bytes)]
+    if found.sorted_bytes:
+        yield ["- sorted by region, while choosing", spell_bytes(found.sorted_bytes)]
     yield [f"schedules of {config.rounds} rounds", spell_bytes(found.schedules_bytes)]
     kept = config.train.keep_checkpoints
     yield [f"checkpoints, {kept} and one in the making", spell_bytes(found.checkpoints_bytes)]
@@ -93,10 +95,15 @@ def _memory(plan: Plan) -> Iterator[list[str]]:
     where = _where(plan.config.selection.embed.gpus_per_worker > 0)
     yield ["embedding worker", where, spell_bytes(plan.embed_worker_bytes)]
     if chosen is not None:
-        yield ["selection task, at its peak", "one node", spell_bytes(chosen.total_bytes)]
+        what = (
+            "selection" if plan.num_parts == 1 else f"selection of one of {plan.num_parts} regions"
+        )
+        yield [f"{what}, at its peak", "node", spell_bytes(chosen.total_bytes)]
         yield ["- U and V in float32", "", spell_bytes(chosen.embeddings_bytes)]
         yield ["- neighbours, graph", "", _pair(chosen.neighbors_bytes, chosen.graph_bytes)]
         yield ["- working memory", "", spell_bytes(chosen.working_bytes)]
+        if plan.num_parts > 1:
+            yield ["putting regions together", "one node", spell_bytes(plan.joining_bytes)]
 
 
 def _where(is_on_gpu: bool) -> str:
@@ -118,11 +125,12 @@ def _stages(plan: Plan) -> Iterator[list[str]]:
         ]
 
 
-def _reads(plan: Plan) -> Sequence[list[str]]:
-    return [
-        [read.name, spell_count(read.num_requests), spell_bytes(read.num_bytes)]
-        for read in plan.reads
-    ]
+def _reads(plan: Plan) -> Iterator[list[str]]:
+    seconds = {stage.name: stage.seconds for stage in plan.stages}
+    for read in plan.reads:
+        rate = read.num_bytes / seconds[read.name] if read.name in seconds else 0
+        row = [read.name, spell_count(read.num_requests), spell_bytes(read.num_bytes)]
+        yield [*row, spell_bytes(rate) if rate else "-"]
 
 
 _NOTES = (

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from launcher.config import RunConfig
 from launcher.plan.data import Split
-from launcher.plan.disk import chooses
 from launcher.plan.hardware import (
     CORE_FLOPS_PER_S,
     Resources,
     embed_flops_per_s,
     rank_flops_per_s,
 )
+from launcher.plan.parts import chooses, count_parts
 from selection.knn import MAX_FLAT_PAIRS
 from selection.strategies import plan_num_batches
 from trainer.sizes import Sizes
@@ -33,9 +33,10 @@ CLUSTER_CORE_S_PER_LINK = 6e-6
 MAX_SELECTION_THREADS = 16
 """More have nothing to do, see `selection/join.py`."""
 
+_PROTOTYPES_PER_REGION = 64  # of `selection/regions.py`
 _READ_BLOCK_BYTES = 16 << 20  # of `selection/shard_index.py`
 
-TRAIN_STAGE, SELECTION_STAGES = "train, one epoch", ("embed", "neighbors", "cluster")
+TRAIN_STAGE, SELECTION_STAGES = "train, one epoch", ("embed", "divide", "neighbors", "cluster")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,6 @@ def stages(
     n, d = splits[0].num_pairs, config.encoder.dim
     num_selected = config.rounds - 1 if chooses(config) else 0
     heldout = sum(split.num_pairs for split in splits[1:])
-    cores = min(MAX_SELECTION_THREADS, there.cpus_per_node)
     embed_speed = embed_flops_per_s(config)
     epoch_flops = _epoch_flops(config, n, sizes, d)
     ranks_speed = train.num_ranks * rank_flops_per_s(config)
@@ -98,14 +98,31 @@ def stages(
     found.append(Stage(TRAIN_STAGE, epoch_flops, epoch_flops / ranks_speed, num_epochs))
     if num_selected:
         embed = n * sizes.forward_flops
-        search = neighbor_flops(n, d, selection.graph.index)
-        found += [
-            Stage(SELECTION_STAGES[0], embed, embed / embed_speed, num_selected),
-            Stage(SELECTION_STAGES[1], search, search / (cores * CORE_FLOPS_PER_S), num_selected),
-            Stage(SELECTION_STAGES[2], 0, cluster_core_s(config, n) / cores, num_selected),
-        ]
+        found.append(Stage("embed", embed, embed / embed_speed, num_selected))
+        found += _selection_stages(config, n, there, num_selected)
     judge = heldout * sizes.forward_flops
     found.append(Stage("judge", judge, judge / embed_speed, config.rounds))
+    return found
+
+
+def _selection_stages(
+    config: RunConfig, n: int, there: Resources, num_selected: int
+) -> list[Stage]:
+    """Of one node, or of as many as there are, each with one region after the other."""
+    d, num_parts = config.encoder.dim, count_parts(config, n)
+    cores = min(MAX_SELECTION_THREADS, there.cpus_per_node)
+    num_turns = math.ceil(num_parts / there.num_nodes)
+    search = neighbor_flops(n // num_parts, d, config.selection.graph.index)
+    search_s = num_turns * search / (cores * CORE_FLOPS_PER_S)
+    cluster_s = num_turns * cluster_core_s(config, n // num_parts) / cores
+    found = [
+        Stage("neighbors", num_parts * search, search_s, num_selected),
+        Stage("cluster", 0, cluster_s, num_selected),
+    ]
+    if num_parts > 1:
+        divide = 2.0 * n * num_parts * _PROTOTYPES_PER_REGION * d
+        divide_s = divide / (there.num_nodes * there.cpus_per_node * CORE_FLOPS_PER_S)
+        found.insert(0, Stage("divide", divide, divide_s, num_selected))
     return found
 
 
@@ -135,6 +152,6 @@ def reads(config: RunConfig, train: Split) -> list[Reads]:
     blocks = max(1.0, batch * pair_bytes / _READ_BLOCK_BYTES)
     return [
         Reads(TRAIN_STAGE, n, n * pair_bytes),
-        Reads(SELECTION_STAGES[0], n / batch * blocks, n * pair_bytes),
+        Reads("embed", n / batch * blocks, n * pair_bytes),
         Reads("index, once", n * train.parts_per_pair, n * train.parts_per_pair * 512),
     ]

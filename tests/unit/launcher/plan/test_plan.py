@@ -40,7 +40,7 @@ def test_every_shipped_config_is_planned(path):
     plan = plan_run(load_config(path, overrides))
     assert plan.total_s > 0
     assert plan.disk.peak_bytes > plan.disk.embeddings_bytes > 0
-    assert "selection task" in to_page(plan)
+    assert "at its peak" in to_page(plan)
     json.dumps(to_json(plan))
 
 
@@ -92,8 +92,17 @@ def test_the_command_prints_plain_values(capsys):
     ("overrides", "message"),
     [
         (
+            ("plan.num_pairs=2000000000", "slurm.memory_per_node=4G"),
+            r"selection from a region needs .* on one node, but slurm\.memory_per_node gives 4\.29 GB; "
+            r"lower selection\.regions\.max_pairs",
+        ),
+        (
             ("plan.num_pairs=2000000000", "slurm.memory_per_node=64G"),
-            r"selection needs .* TB on one node, but slurm\.memory_per_node gives 68\.7 GB",
+            r"putting regions together needs 72\.6 GB on one node",
+        ),
+        (
+            ("selection.regions.max_pairs=9000000", "slurm.memory_per_node=1G"),
+            r"selection from all pairs at once needs .* on one node",
         ),
         (
             ("train.use_gpu=true", "slurm.gpus_per_node=2", "train.batch_size=200000"),
@@ -115,6 +124,27 @@ def test_what_does_not_fit_is_named(overrides, message):
     assert re.search(message, "\n".join(warnings(plan_run(config))))
 
 
+def test_more_pairs_take_more_regions_and_no_larger_nodes():
+    def plan(num_pairs):
+        overrides = f"plan.num_pairs={num_pairs}", "plan.pair_bytes=3000", "slurm.nodes=4"
+        return plan_run(load_config(Path("configs/quickstart.yaml"), overrides))
+
+    small, large = plan(10**8), plan(10**9)
+    assert (small.num_parts, large.num_parts) == (12, 112)
+    assert small.selection == large.selection
+    assert large.disk.sorted_bytes == 10 * small.disk.sorted_bytes > large.disk.embeddings_bytes
+    took = [{stage.name: stage.seconds for stage in one.stages} for one in (small, large)]
+    turns = 28 / 3  # of 4 nodes
+    assert took[1]["neighbors"] == pytest.approx(turns * took[0]["neighbors"], rel=0.15)
+    assert "selection of one of 112 regions" in to_page(large)
+
+
+def test_what_cannot_be_divided():
+    overrides = [*DESCRIBED, "selection.regions.max_pairs=1000", "selection.strategy=osgd"]
+    with pytest.raises(ConfigError, match=r"selection\.regions\.max_pairs: .* strategy osgd"):
+        plan_run(load_config(Path("configs/quickstart.yaml"), overrides))
+
+
 def test_a_batch_that_is_larger_than_the_data():
     overrides = [*DESCRIBED, "train.batch_size=2000000"]
     with pytest.raises(ConfigError, match=r"data\.train has only 1000000 pairs"):
@@ -133,4 +163,4 @@ def test_random_batches_need_no_selection():
     plan = plan_run(config)
     assert plan.selection is None
     assert not {"embed", "neighbors", "cluster"} & {stage.name for stage in plan.stages}
-    assert "selection task" not in to_page(plan)
+    assert "at its peak" not in to_page(plan)
