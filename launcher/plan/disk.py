@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from launcher.config import RunConfig
 from launcher.plan.data import Split
-from launcher.plan.parts import chooses, count_parts
+from launcher.plan.parts import chooses, collects, count_parts
 from trainer.config import TrainConfig
 
 FLOAT32, FLOAT16 = 4, 2
@@ -29,11 +29,13 @@ class Disk:
     """Bytes by artifact, and `peak_bytes`, when most is there.
 
     Attributes:
+        collected_bytes: of what the ranks note, in float32, until it is in the store.
         sorted_bytes: of the embeddings sorted by region, while batches are chosen.
     """
 
     index_bytes: float
     embeddings_bytes: float
+    collected_bytes: float
     sorted_bytes: float
     schedules_bytes: float
     checkpoints_bytes: float
@@ -41,7 +43,8 @@ class Disk:
     @property
     def peak_bytes(self) -> float:
         """All of it; while a checkpoint is saved, one more than is kept."""
-        embeddings_bytes = self.embeddings_bytes + self.sorted_bytes
+        # what was collected goes before rows are sorted
+        embeddings_bytes = self.embeddings_bytes + max(self.collected_bytes, self.sorted_bytes)
         return self.index_bytes + embeddings_bytes + self.schedules_bytes + self.checkpoints_bytes
 
 
@@ -54,6 +57,7 @@ def disk(config: RunConfig, splits: Sequence[Split], num_parameters: int) -> Dis
             embeddings_bytes(split, config.encoder.dim, config.selection.embed.dtype)
             for split in embedded(config, splits)
         ),
+        collected_bytes=collected_bytes(config, splits[0].num_pairs),
         sorted_bytes=sorted_bytes(config, splits[0]) if chooses(config) else 0.0,
         schedules_bytes=config.rounds * schedule_bytes(splits[0].num_pairs),
         # one more while the newest is being written
@@ -77,6 +81,11 @@ def embeddings_bytes(split: Split, dim: int, dtype: str) -> float:
     per_pair = 2 * dim * SIZES[dtype] + 16
     headers = 2 * (_ARRAY_HEADER_BYTES + _FILE_ENTRY_BYTES)
     return split.num_pairs * per_pair + split.num_shards * headers
+
+
+def collected_bytes(config: RunConfig, num_pairs: int) -> float:
+    """u, v and id of every pair: `selection/collected.py`; the ranks hold as much in memory before they write it."""
+    return num_pairs * (2 * config.encoder.dim * FLOAT32 + 8) if collects(config) else 0.0
 
 
 def sorted_bytes(config: RunConfig, train: Split) -> float:

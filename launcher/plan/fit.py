@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from launcher.plan.estimate import Plan
 from launcher.plan.hardware import GPUS, Resources
+from launcher.plan.memory import RANK_PROCESS_BYTES
 from launcher.plan.spelling import spell_bytes, spell_seconds
 from launcher.plan.work import SELECTION_STAGES, TRAIN_STAGE
 
@@ -40,10 +41,12 @@ def _node_warnings(plan: Plan) -> Iterator[str]:
     there, train, embed = plan.resources, plan.config.train, plan.config.selection.embed
     if there.memory_per_node_bytes is None:
         return
-    num_ranks = 0 if train.use_gpu else math.ceil(train.num_ranks / there.num_nodes)
+    num_ranks = math.ceil(train.num_ranks / there.num_nodes)
+    collected = plan.disk.collected_bytes / train.num_ranks
+    rank_bytes = collected + (RANK_PROCESS_BYTES if train.use_gpu else plan.rank.total_bytes)
     num_workers = 0 if embed.gpus_per_worker else math.ceil(embed.num_workers / there.num_nodes)
     both = [
-        (num_ranks, "ranks", plan.rank.total_bytes, "train.num_ranks or train.batch_size"),
+        (num_ranks, "ranks", rank_bytes, "train.num_ranks or train.batch_size"),
         (num_workers, "embedding workers", plan.embed_worker_bytes, "selection.embed.num_workers"),
     ]
     for count, who, each, fields in both:
@@ -75,10 +78,11 @@ def _selection_warnings(plan: Plan) -> Iterator[str]:
     in_all = {stage.name: stage.times * stage.seconds for stage in plan.stages}
     choosing_s = sum(in_all.get(name, 0.0) for name in SELECTION_STAGES)
     if choosing_s > in_all[TRAIN_STAGE]:
+        other = ", or take what training computed (selection.refresh.embeddings)"
         yield (
             f"embedding and selection take {spell_seconds(choosing_s)} in all, training "
-            f"{spell_seconds(in_all[TRAIN_STAGE])}; choose more rarely (selection.refresh.epochs_per_round), or embed "
-            "with more workers (selection.embed.num_workers)"
+            f"{spell_seconds(in_all[TRAIN_STAGE])}; choose more rarely (selection.refresh.epochs_per_round)"
+            f"{'' if plan.disk.collected_bytes else other}"
         )
 
 
@@ -89,13 +93,24 @@ def _use_warnings(plan: Plan) -> Iterator[str]:
         yield (
             f"train.num_ranks is {train.num_ranks}, but the job has {num_gpus} GPUs; the others train nothing"
         )
-    if plan.selection is None:
+    refresh, embed_gpus = plan.config.selection.refresh, embed.num_workers * embed.gpus_per_worker
+    if (
+        train.use_gpu
+        and embed_gpus
+        and refresh.keep_ranks
+        and train.num_ranks + embed_gpus > num_gpus
+    ):
+        yield (
+            "selection.refresh.keep_ranks is true, so ranks keep the GPUs that embedding workers wait for; set it to "
+            "false"
+        )
+    if plan.selection is None or plan.disk.collected_bytes:
         return
     if num_gpus and not embed.gpus_per_worker:
         yield (
             "selection.embed.gpus_per_worker is 0, so CPUs embed while the GPUs wait; set it to 1"
         )
-    if 0 < embed.num_workers * embed.gpus_per_worker < num_gpus:
+    if 0 < embed_gpus < num_gpus:
         yield (
             f"selection.embed.num_workers is {embed.num_workers}, but the job has {num_gpus} GPUs; the others "
             "embed nothing"

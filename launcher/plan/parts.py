@@ -9,6 +9,11 @@ def chooses(config: RunConfig) -> bool:
     return config.rounds > 1 and config.selection.strategy != "random"
 
 
+def collects(config: RunConfig) -> bool:
+    """Whether embeddings are those that training computed."""
+    return chooses(config) and config.selection.refresh.embeddings == "collected"
+
+
 def count_parts(config: RunConfig, num_pairs: int) -> int:
     """Regions that are selected one by one, each on a node; 1 where the data set fits one."""
     regions = config.selection.regions

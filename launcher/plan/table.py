@@ -77,8 +77,10 @@ def _disk(plan: Plan) -> Iterator[list[str]]:
     yield ["index", spell_bytes(found.index_bytes)]
     kind = config.selection.embed.dtype
     yield [f"embeddings of the newest round, {kind}", spell_bytes(found.embeddings_bytes)]
+    if found.collected_bytes:
+        yield ["- as the ranks note them", spell_bytes(found.collected_bytes)]
     if found.sorted_bytes:
-        yield ["- sorted by region, while choosing", spell_bytes(found.sorted_bytes)]
+        yield ["- sorted by region", spell_bytes(found.sorted_bytes)]
     yield [f"schedules of {config.rounds} rounds", spell_bytes(found.schedules_bytes)]
     kept = config.train.keep_checkpoints
     yield [f"checkpoints, {kept} and one in the making", spell_bytes(found.checkpoints_bytes)]
@@ -92,6 +94,9 @@ def _memory(plan: Plan) -> Iterator[list[str]]:
     yield ["- weights, gradients", "", _pair(rank.weights_bytes, rank.gradients_bytes)]
     yield ["- optimizer", "", spell_bytes(rank.optimizer_bytes)]
     yield ["- activations, loss", "", _pair(rank.activations_bytes, rank.loss_bytes)]
+    if plan.disk.collected_bytes:
+        each = plan.disk.collected_bytes / train.num_ranks
+        yield ["- collected u and v", "node", spell_bytes(each)]
     where = _where(plan.config.selection.embed.gpus_per_worker > 0)
     yield ["embedding worker", where, spell_bytes(plan.embed_worker_bytes)]
     if chosen is not None:

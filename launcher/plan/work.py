@@ -15,13 +15,19 @@ from launcher.plan.hardware import (
     embed_flops_per_s,
     rank_flops_per_s,
 )
-from launcher.plan.parts import chooses, count_parts
+from launcher.plan.parts import chooses, collects, count_parts
 from selection.knn import MAX_FLAT_PAIRS
 from selection.strategies import plan_num_batches
 from trainer.sizes import Sizes
 
 RANK_START_S = 12.0
-"""From nothing to the first step of the ranks, which start anew in every round: benchmarks/NOTES.md."""
+"""From nothing to the first step of the ranks: benchmarks/NOTES.md."""
+
+GATHER_CORE_S_PER_PAIR = 2e-5
+"""To read a pair and to hash its parts, when its embeddings are collected from training."""
+
+NODE_READ_BYTES_PER_S = 2e9
+"""What a node is taken to read from a shared file system, at most."""
 
 _CELLS_PER_ROOT = 8  # of `selection/knn.py`
 VISITED_CELLS = 64
@@ -33,10 +39,14 @@ CLUSTER_CORE_S_PER_LINK = 6e-6
 MAX_SELECTION_THREADS = 16
 """More have nothing to do, see `selection/join.py`."""
 
+_GATHER_BATCH = 256  # of `selection/collected.py`
 _PROTOTYPES_PER_REGION = 64  # of `selection/regions.py`
 _READ_BLOCK_BYTES = 16 << 20  # of `selection/shard_index.py`
 
-TRAIN_STAGE, SELECTION_STAGES = "train, one epoch", ("embed", "divide", "neighbors", "cluster")
+TRAIN_STAGE, SELECTION_STAGES = (
+    "train, one epoch",
+    ("embed", "gather", "divide", "neighbors", "cluster"),
+)
 
 
 @dataclass(frozen=True)
@@ -91,14 +101,22 @@ def stages(
     embed_speed = embed_flops_per_s(config)
     epoch_flops = _epoch_flops(config, n, sizes, d)
     ranks_speed = train.num_ranks * rank_flops_per_s(config)
-    found = [Stage("start ranks", 0, RANK_START_S, config.rounds)]
+    num_starts = 1 if selection.refresh.keep_ranks else config.rounds
+    found = [Stage("start ranks", 0, RANK_START_S, num_starts)]
     num_epochs = config.rounds * selection.refresh.epochs_per_round
     if train.num_steps is not None:
         num_epochs = max(1, round(train.num_steps / steps_per_epoch(config, n)))
     found.append(Stage(TRAIN_STAGE, epoch_flops, epoch_flops / ranks_speed, num_epochs))
     if num_selected:
         embed = n * sizes.forward_flops
-        found.append(Stage("embed", embed, embed / embed_speed, num_selected))
+        all_cores = there.num_nodes * there.cpus_per_node
+        read_s = splits[0].num_bytes / (there.num_nodes * NODE_READ_BYTES_PER_S)
+        gather_s = max(read_s, n * GATHER_CORE_S_PER_PAIR / all_cores)
+        found.append(
+            Stage("gather", 0, gather_s, num_selected)
+            if collects(config)
+            else Stage("embed", embed, embed / embed_speed, num_selected)
+        )
         found += _selection_stages(config, n, there, num_selected)
     judge = heldout * sizes.forward_flops
     found.append(Stage("judge", judge, judge / embed_speed, config.rounds))
@@ -148,10 +166,11 @@ def cluster_core_s(config: RunConfig, n: int) -> float:
 def reads(config: RunConfig, train: Split) -> list[Reads]:
     """Requests of an epoch and of an embedding pass, by `selection/shard_index.py`."""
     n, pair_bytes = train.num_pairs, train.pair_bytes
-    batch = config.selection.embed.batch_size
+    collected = collects(config)
+    batch = _GATHER_BATCH if collected else config.selection.embed.batch_size
     blocks = max(1.0, batch * pair_bytes / _READ_BLOCK_BYTES)
     return [
         Reads(TRAIN_STAGE, n, n * pair_bytes),
-        Reads("embed", n / batch * blocks, n * pair_bytes),
+        Reads("gather" if collected else "embed", n / batch * blocks, n * pair_bytes),
         Reads("index, once", n * train.parts_per_pair, n * train.parts_per_pair * 512),
     ]

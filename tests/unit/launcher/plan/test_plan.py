@@ -109,8 +109,26 @@ def test_the_command_prints_plain_values(capsys):
             r"a rank needs .* of GPU memory, but a100 has 80 GB",
         ),
         (("train.use_gpu=true", "slurm.gpus_per_node=8"), "has 8 GPUs; the others train nothing"),
-        (("train.use_gpu=true", "slurm.gpus_per_node=2"), "so CPUs embed while the GPUs wait"),
-        (("selection.embed.num_workers=5000",), "a shard goes to one worker"),
+        (
+            (
+                "train.use_gpu=true",
+                "slurm.gpus_per_node=2",
+                "selection.refresh.embeddings=computed",
+            ),
+            "so CPUs embed while the GPUs wait",
+        ),
+        (
+            (
+                "train.use_gpu=true",
+                "slurm.gpus_per_node=2",
+                "selection.embed.gpus_per_worker=1",
+            ),
+            "ranks keep the GPUs that embedding workers wait for",
+        ),
+        (
+            ("selection.embed.num_workers=5000", "selection.refresh.embeddings=computed"),
+            "a shard goes to one worker",
+        ),
         (("slurm.nodes=2",), r"nobody says what a node has; set slurm\.memory_per_node"),
         (
             ("slurm.memory_per_node=1G", "train.num_ranks=2"),
@@ -139,6 +157,20 @@ def test_more_pairs_take_more_regions_and_no_larger_nodes():
     assert "selection of one of 112 regions" in to_page(large)
 
 
+def test_embeddings_that_training_computed_are_read_and_not_made():
+    def plan(embeddings):
+        overrides = [*DESCRIBED, f"selection.refresh.embeddings={embeddings}"]
+        return plan_run(load_config(Path("configs/quickstart.yaml"), overrides))
+
+    computed, collected = plan("computed"), plan("collected")
+    assert computed.disk.collected_bytes == 0
+    assert collected.disk.collected_bytes == 10**6 * (2 * 128 * 4 + 8)
+    names = [{stage.name for stage in one.stages} for one in (computed, collected)]
+    assert names[0] - names[1] == {"embed"}
+    assert names[1] - names[0] == {"gather"}
+    assert collected.total_s < computed.total_s
+
+
 def test_what_cannot_be_divided():
     overrides = [*DESCRIBED, "selection.regions.max_pairs=1000", "selection.strategy=osgd"]
     with pytest.raises(ConfigError, match=r"selection\.regions\.max_pairs: .* strategy osgd"):
@@ -162,5 +194,5 @@ def test_random_batches_need_no_selection():
     config = load_config(Path("configs/quickstart.yaml"), [*DESCRIBED, "selection.strategy=random"])
     plan = plan_run(config)
     assert plan.selection is None
-    assert not {"embed", "neighbors", "cluster"} & {stage.name for stage in plan.stages}
+    assert not {"embed", "gather", "neighbors", "cluster"} & {stage.name for stage in plan.stages}
     assert "at its peak" not in to_page(plan)
