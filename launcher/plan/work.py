@@ -23,7 +23,7 @@ from trainer.sizes import Sizes
 RANK_START_S = 12.0
 """From nothing to the first step of the ranks: benchmarks/NOTES.md."""
 
-GATHER_CORE_S_PER_PAIR = 2e-5
+GATHER_CORE_S_PER_PAIR = 1e-5
 """To read a pair and to hash its parts, when its embeddings are collected from training."""
 
 NODE_READ_BYTES_PER_S = 2e9
