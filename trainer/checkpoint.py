@@ -25,6 +25,7 @@ from selection.artifacts import MANIFEST, has_manifest, hash_file, read_manifest
 from selection.errors import ArtifactError
 from trainer.engine import Engine
 from trainer.model import ContrastiveModel
+from trainer.reshard import load_resharded
 
 KIND = "checkpoint"
 WEIGHTS = "model.pt"
@@ -125,19 +126,17 @@ def save(
 
 
 def load(engine: Engine, checkpoint: Checkpoint) -> None:
-    """Put the engine where `checkpoint` was saved; every rank calls this.
+    """Put the engine where `checkpoint` was saved, by whatever number of ranks; every rank calls this.
 
     Raises:
-        ArtifactError: it was saved by another number of ranks, with an optimizer that is spread over them.
+        ArtifactError: DeepSpeed's files are those of another step.
     """
     saved, stage = checkpoint.manifest["world_size"], checkpoint.manifest["zero_stage"]
-    if stage and saved != dist.get_world_size():
-        raise ArtifactError(
-            f"{checkpoint.folder}: saved by {saved} ranks at ZeRO stage {stage}, found {dist.get_world_size()} ranks, "
-            f"but each must find its own part of the optimizer; resume with train.num_ranks={saved}"
-        )
     folder = checkpoint.folder
-    _, fields = engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    if stage and saved != dist.get_world_size():
+        fields = load_resharded(engine, folder)
+    else:
+        _, fields = engine.load_checkpoint(str(folder.parent), tag=folder.name)
     if fields is None or fields["step"] != checkpoint.position.step:
         raise ArtifactError(
             f"{folder}: DeepSpeed's files are not of step {checkpoint.position.step}; delete the folder to go on "

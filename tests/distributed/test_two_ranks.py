@@ -265,28 +265,27 @@ def test_an_embedding_worker_reads_every_stage(runs, reference, workshop, stage)
     np.testing.assert_allclose(V, v, atol=2e-3)
 
 
-def test_another_number_of_ranks_goes_on_without_zero_and_is_refused_with_it(
-    runs, workshop, tmp_path
-):
+@pytest.mark.parametrize("num_ranks", [1, 4])
+def test_another_number_of_ranks_goes_on_at_every_stage(runs, workshop, tmp_path, num_ranks):
     jobs, _ = runs
-    alone, whole = [], jobs["stage-0"]
-    for stage in STAGES:
-        job = workshop.job(f"alone-{stage}", zero_stage=stage, num_ranks=1, keep_checkpoints=9)
+    others = [
+        workshop.job(f"on-{num_ranks}-{stage}", zero_stage=stage, num_ranks=num_ranks)
+        for stage in STAGES
+    ]
+    for stage, job in enumerate(others):
         shutil.copytree(jobs[f"stage-{stage}"].checkpoints_folder, job.checkpoints_folder)
         for path in complete_checkpoints(job.checkpoints_folder):
             if path.name > "step-00000017":
                 shutil.rmtree(path)
-        alone.append(job)
-    (messages,) = run_ranks(
-        rank_programs.train_or_refuse, 1, tmp_path, jobs=[job.model_dump_json() for job in alone]
-    )
-    assert messages[0] == ""
-    found = metric(alone[0])
-    assert list(found) == list(range(18, NUM_STEPS + 1))
-    assert found == pytest.approx({step: metric(whole)[step] for step in found}, rel=LOSS_TOLERANCE)
-    for message in messages[1:]:
-        assert "saved by 2 ranks" in message
-        assert "train.num_ranks=2" in message
+    texts = [job.model_dump_json() for job in others]
+    run_ranks(rank_programs.train_jobs, num_ranks, tmp_path, jobs=texts, crash_at_steps=[[]] * 4)
+    for stage, job in enumerate(others):
+        found, whole = metric(job), metric(jobs[f"stage-{stage}"])
+        assert list(found) == list(range(18, NUM_STEPS + 1))
+        assert found == pytest.approx({step: whole[step] for step in found}, rel=LOSS_TOLERANCE)
+        newest = latest_checkpoint(job.checkpoints_folder, "of-the-test")
+        assert newest.manifest["world_size"] == num_ranks
+        assert not (job.checkpoints_folder / "universal").exists()
 
 
 def test_no_run_left_an_incomplete_checkpoint(runs):
