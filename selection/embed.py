@@ -6,14 +6,15 @@ row order and costs no copy through the object store.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import ray
 from jaxtyping import Float32
-from ray.actor import ActorProxy
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from selection.config import EmbedConfig
@@ -21,11 +22,13 @@ from selection.duplicates import hash_parts
 from selection.embeddings import EmbeddingStore
 from selection.errors import JobError
 from selection.progress import Progress, silent
+from selection.ray_tasks import Placement
 from selection.shards import Sample, ShardIndex
 
 logger = logging.getLogger(__name__)
 
 _MAX_WORKER_DEATHS = 3
+"""On one shard; or in all, for each worker."""
 
 
 class Embedder(Protocol):
@@ -81,6 +84,7 @@ def embed_dataset(
     config: EmbedConfig,
     progress: Progress = silent,
     stage: str = "embed",
+    placement: Placement | None = None,
 ) -> None:
     """Embed every pair of `index` into `store` and complete it; a complete store is left as it is.
 
@@ -92,6 +96,7 @@ def embed_dataset(
         config: number and size of the workers.
         progress: told after each shard.
         stage: the name of the work in `progress`.
+        placement: on which nodes the workers may run; None: on any.
 
     Raises:
         JobError: workers died again and again, or an embedding is not on the unit sphere.
@@ -101,44 +106,94 @@ def embed_dataset(
     missing = store.missing_shards()
     sizes = np.diff(index.shard_starts)
 
-    def start_worker() -> ActorProxy[ShardEmbedder]:
+    def start_worker() -> ActorHandle:
         options = {"num_cpus": config.cpus_per_worker, "num_gpus": config.gpus_per_worker}
-        worker = ray.remote(ShardEmbedder).options(**options)
+        worker: Any = ray.remote(ShardEmbedder).options(**options, **(placement or {}))
         return worker.remote(make_embedder, index_folder, store, config.batch_size)
 
     done = store.num_pairs - int(sizes[missing].sum())
     progress(stage, done, store.num_pairs)
-    for shard in _run_on_workers(missing, start_worker, config.num_workers):
+    for shard in _Pool(missing, start_worker, config.num_workers).run():
         done += int(sizes[shard])
         progress(stage, done, store.num_pairs)
     store.complete()
 
 
-def _run_on_workers(shards: list[int], start_worker: Callable, num_workers: int):
-    """Yield each shard when it is finished; a dead worker is replaced, its shard goes back to the queue."""
-    queue = list(reversed(shards))
-    workers = [start_worker() for _ in range(min(num_workers, len(queue)))]
-    running = {worker.run.remote(shard := queue.pop()): (worker, shard) for worker in workers}
-    num_deaths = 0
-    try:
-        while running:
-            (finished,), _ = ray.wait(list(running), num_returns=1)
-            worker, shard = running.pop(finished)
-            try:
-                yield ray.get(finished)
-            except RayActorError as error:
-                num_deaths += 1
-                if num_deaths > _MAX_WORKER_DEATHS:
-                    raise JobError(
-                        f"embedding workers died {num_deaths} times, the last one on shard {shard}: {error}"
-                    ) from error
-                logger.warning("an embedding worker died on shard %d; starting another", shard)
-                queue.append(shard)
-                workers.append(worker := start_worker())
-            if queue:
-                running[worker.run.remote(shard := queue.pop())] = (worker, shard)
-    except RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, ValueError | JobError) else error) from None
-    finally:
-        for worker in workers:
-            ray.kill(worker)
+class _Pool:
+    """Workers side by side; a dead one is replaced, its shard goes back to the queue.
+
+    A worker gets a shard when it is there, not before: where a lost node leaves no place for a new one, the others do
+    its work.
+    """
+
+    def __init__(
+        self,
+        shards: list[int],
+        start_worker: Callable[[], ActorHandle],
+        num_workers: int,
+    ) -> None:
+        self._queue = list(reversed(shards))
+        self._start_worker = start_worker
+        self._num_workers = min(num_workers, len(shards))
+        self._workers: list[ActorHandle] = []
+        self._idle: list[ActorHandle] = []
+        self._running: dict[ray.ObjectRef, tuple[ActorHandle, int | None]] = {}
+        self._deaths: Counter[int | None] = Counter()
+
+    def run(self) -> Iterator[int]:
+        """Yield each shard when it is finished."""
+        num_left = len(self._queue)
+        try:
+            for _ in range(self._num_workers):
+                self._start()
+            while num_left:
+                finished = self._wait()
+                self._hand_out()
+                if finished is not None:
+                    num_left -= 1
+                    yield finished
+        except RayTaskError as error:
+            ours = isinstance(error.cause, ValueError | JobError)
+            raise (error.cause if ours else error) from None
+        finally:
+            for worker in self._workers:
+                ray.kill(worker)
+
+    def _start(self) -> None:
+        self._workers.append(worker := self._start_worker())
+        self._running[worker.__ray_ready__.remote()] = (worker, None)
+
+    def _hand_out(self) -> None:
+        while self._queue and self._idle:
+            worker, shard = self._idle.pop(), self._queue.pop()
+            self._running[worker.run.remote(shard)] = (worker, shard)
+
+    def _wait(self) -> int | None:
+        """The shard that is finished, or None: a worker came, or died."""
+        (future,), _ = ray.wait(list(self._running), num_returns=1)
+        worker, shard = self._running.pop(future)
+        try:
+            ray.get(future)
+        except RayActorError as error:
+            self._replace(shard, error)
+            return None
+        self._idle.append(worker)
+        return shard
+
+    def _replace(self, shard: int | None, error: RayActorError) -> None:
+        """Start another worker for one that died on `shard`; None: at its start.
+
+        Raises:
+            JobError: a lost node takes many workers with it, but these died too often for that.
+        """
+        where = "at its start" if shard is None else f"on shard {shard}"
+        self._deaths[shard] += 1
+        on_shard = 0 if shard is None else self._deaths[shard]
+        if max(on_shard, self._deaths.total() / self._num_workers) > _MAX_WORKER_DEATHS:
+            raise JobError(
+                f"embedding workers died {self._deaths.total()} times, the last one {where}: {error}"
+            ) from error
+        logger.warning("an embedding worker died %s; starting another", where)
+        if shard is not None:
+            self._queue.append(shard)
+        self._start()

@@ -11,21 +11,45 @@ from ray.exceptions import RayTaskError
 from selection.errors import ArtifactError, ConfigError, JobError
 from selection.threads import in_flight
 
+Placement = dict[str, Any]
+"""Options of Ray that say on which nodes a task or an actor may run, such as `label_selector`."""
+
 _TASKS_IN_FLIGHT_PER_WORKER = 2
 
 
-def run_remote(function: Callable, *args: Any, num_cpus: float, **kwargs: Any) -> Any:
+def run_remote(
+    function: Callable,
+    *args: Any,
+    num_cpus: float,
+    placement: Placement | None = None,
+    **kwargs: Any,
+) -> Any:
     """Call `function` in a Ray worker that owns `num_cpus` CPUs, and wait for its result.
+
+    Args:
+        function: what to call, with the arguments that follow.
+        *args: of the function.
+        num_cpus: CPUs; also its number of threads.
+        placement: on which nodes; None: on any.
+        **kwargs: of the function.
 
     Raises:
         ConfigError, ArtifactError, JobError: as `function` raised them.
     """
-    return result_of(start_remote(function, *args, num_cpus=num_cpus, **kwargs))
+    return result_of(
+        start_remote(function, *args, num_cpus=num_cpus, placement=placement, **kwargs)
+    )
 
 
-def start_remote(function: Callable, *args: Any, num_cpus: float, **kwargs: Any) -> ray.ObjectRef:
+def start_remote(
+    function: Callable,
+    *args: Any,
+    num_cpus: float,
+    placement: Placement | None = None,
+    **kwargs: Any,
+) -> ray.ObjectRef:
     """Begin what `run_remote` waits for."""
-    options = {"num_cpus": num_cpus, "max_retries": 1}
+    options = {"num_cpus": num_cpus, "max_retries": 1, **(placement or {})}
     remote = ray.remote(_with_threads).options(**options)
     return remote.remote(int(num_cpus), function, args, kwargs)
 
@@ -40,12 +64,17 @@ def result_of(future: ray.ObjectRef) -> Any:
         raise
 
 
-def ray_map(function: Callable, tasks: Iterable[Any], num_cpus: float = 1) -> Iterator[Any]:
+def ray_map(
+    function: Callable,
+    tasks: Iterable[Any],
+    num_cpus: float = 1,
+    placement: Placement | None = None,
+) -> Iterator[Any]:
     """Like `map`, in Ray workers of `num_cpus` CPUs each; results keep the order of `tasks`.
 
     Tasks are drawn from the iterable as workers become free, so that not all of them are in memory at once.
     """
-    remote = ray.remote(_with_threads).options(num_cpus=num_cpus)
+    remote = ray.remote(_with_threads).options(num_cpus=num_cpus, **(placement or {}))
     num_workers = max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))
     yield from in_flight(
         lambda task: remote.remote(int(num_cpus), function, (task,), {}),
