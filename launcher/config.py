@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -19,6 +19,9 @@ from selection.artifacts import atomic_file, hash_json
 from selection.config import SelectionConfig, Settings
 from selection.errors import ConfigError
 from trainer.config import EncoderConfig, TextTransformerConfig, TrainConfig
+
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -61,7 +64,19 @@ class RayConfig(Settings):
     """Nodes that must have joined before the run begins; `coterie submit` sets it. Null takes the cluster as it is."""
 
     join_timeout_s: float = Field(default=300, gt=0)
-    """How long the run waits for `num_nodes`; container images may have to be fetched."""
+    """How long the run waits for `num_nodes`, and ranks that were lost for a place; container images may have to be
+    fetched."""
+
+    max_restarts: int = Field(default=2, ge=0)
+    """How often the ranks of a round are started again, from the newest checkpoint, when some fail or are lost."""
+
+    train_labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    """Labels of the nodes on which ranks run, as `ray start --labels` or a `ray up` or KubeRay file gives them; empty:
+    any node, and as few as will do. With `selection_labels` it keeps training and selection apart on a cluster; on one
+    machine leave both empty, and they take turns or share."""
+
+    selection_labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    """Labels of the nodes on which pairs are embedded and batches selected; empty: any node."""
 
 
 class RunConfig(Settings):

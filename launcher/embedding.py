@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from launcher.ray_cluster import on_nodes
 from launcher.run_state import Run
 from selection.collected import collected_folder, gather_collected
 from selection.embed import embed_dataset
@@ -28,7 +29,7 @@ def gather(run: Run, round_number: int, checkpoint: Checkpoint) -> None:
         folder,
         _store(run, "train", round_number, checkpoint),
         (encoder.u_part, encoder.v_part),
-        ray_map,
+        partial(ray_map, placement=on_nodes(run.config.ray.selection_labels)),
         run.progress,
     )
     shutil.rmtree(folder, ignore_errors=True)
@@ -72,4 +73,5 @@ def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> No
         config.selection.embed,
         run.progress,
         stage=f"embed {split}",
+        placement=on_nodes(config.ray.selection_labels),
     )

@@ -8,6 +8,7 @@ Each step leaves an artifact in the run directory and is skipped when the artifa
 going on after an interruption. Round 0 has no trained encoder yet, so its batches are random for every strategy.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from launcher.config import RunConfig
 from launcher.console import describe_schedule, say, showing_stages, showing_training
 from launcher.embedding import embedded, gather
-from launcher.ray_cluster import largest_node_cpus
+from launcher.ray_cluster import largest_node_cpus, on_nodes
 from launcher.run_dir import append_line, read_lines
 from launcher.run_state import Run
 from launcher.selecting import select_by_regions
@@ -117,7 +118,8 @@ def select(run: Run, round_number: int) -> None:
             {"config_hash": config.hash, **run.ages(round_number, checkpoint)},
             run.logs / "select.jsonl",
             run.dir.examples,
-            num_cpus=0 if by_regions else largest_node_cpus(),
+            num_cpus=0 if by_regions else largest_node_cpus(config.ray.selection_labels),
+            placement=on_nodes(config.ray.selection_labels),
         )
     say(describe_schedule(f"round {round_number}", manifest))
 
@@ -145,7 +147,7 @@ def _select_from_embeddings(
         seed,
         leftover,
         fields,
-        map_tasks=ray_map,
+        map_tasks=partial(ray_map, placement=on_nodes(config.ray.selection_labels)),
         progress=FileProgress(progress_file),
         previous_batches=open_schedule(previous_folder).batches,
         contents=load_contents(embeddings_folder),
@@ -180,7 +182,7 @@ def train(run: Run, round_number: int) -> None:
     ):
         if run.ranks is None:
             job = train_job(run, round_number)
-            run.ranks = Ranks(job, storage=run.logs / "ray_train")
+            run.ranks = Ranks(job, run.logs / "ray_train", run.config.ray)
         run.ranks.wait(round_number, lambda: run.has_trained(round_number))
     if run.stop_file.exists():
         raise Stopped

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from launcher.config import RunConfig
-from launcher.ray_cluster import largest_node_cpus
+from launcher.ray_cluster import largest_node_cpus, on_nodes
 from launcher.run_dir import append_line
 from selection.division import read_ids
 from selection.embeddings import store_blocks
@@ -38,14 +38,16 @@ def select_by_regions(
     blocks = store_blocks(embeddings_folder)
     job = RegionalJob(config.train.batch_size, temperature, config.selection, seed, leftover)
     scratch = embeddings_folder / "regions"
+    labels = config.ray.selection_labels
+    map_blocks = partial(ray_map, placement=on_nodes(labels))
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         chosen = choose_regionally(
             blocks,
             job,
             scratch,
-            map_blocks=ray_map,
-            map_regions=partial(ray_map, num_cpus=largest_node_cpus()),
+            map_blocks=map_blocks,
+            map_regions=partial(map_blocks, num_cpus=largest_node_cpus(labels)),
             progress=FileProgress(progress_file),
             previous_batches=open_schedule(previous_folder).batches,
         )
@@ -54,7 +56,7 @@ def select_by_regions(
     schedule = write_schedule(folder, chosen.batches, chosen.leftover, {**chosen.fields, **fields})
     rng = np.random.default_rng(seed)
     examples = pick_examples_of_many(
-        partial(read_ids, blocks, ray_map), schedule.batches, temperature, rng
+        partial(read_ids, blocks, map_blocks), schedule.batches, temperature, rng
     )
     append_line(examples_file, {"round": seed[1], "batches": examples})
     return schedule.manifest

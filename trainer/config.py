@@ -46,6 +46,11 @@ class TrainConfig(Settings):
     num_ranks: int = Field(default=2, ge=1)
     """Trainer processes; each takes B / num_ranks pairs of every batch."""
 
+    min_ranks: int | None = Field(default=None, ge=1)
+    """Fewest ranks with which training begins or goes on where the cluster has no place for `num_ranks`, as after the
+    loss of a node; the largest number that divides the batch is taken. Batches stay the same. Null: not with fewer. Ranks on CPUs that are kept between rounds find a place anyway,
+    beside each other (`selection.refresh.keep_ranks`)."""
+
     use_gpu: bool = False
     """One GPU per rank with NCCL, instead of CPU ranks with gloo."""
 
@@ -86,6 +91,11 @@ class TrainConfig(Settings):
                 f"batch_size is {self.batch_size}, but must be a multiple of num_ranks "
                 f"({self.num_ranks}); take {nearest}, or another number of ranks"
             )
+        if self.min_ranks is not None and self.min_ranks not in self.possible_num_ranks():
+            raise ValueError(
+                f"min_ranks is {self.min_ranks}, but must divide batch_size ({self.batch_size}) and be at most "
+                f"num_ranks ({self.num_ranks}); change it"
+            )
         if self.precision == "bfloat16" and self.zero_stage == 0:
             raise ValueError(
                 "zero_stage is 0, but bfloat16 needs ZeRO: without it DeepSpeed has another optimizer, which learned "
@@ -97,3 +107,9 @@ class TrainConfig(Settings):
                 f"initial_temperature ({self.initial_temperature})"
             )
         return self
+
+    def possible_num_ranks(self) -> list[int]:
+        """How many ranks there may be, the wanted number first: each divides the batch."""
+        fewest = self.num_ranks if self.min_ranks is None else self.min_ranks
+        numbers = range(self.num_ranks, fewest - 1, -1)
+        return [number for number in numbers if self.batch_size % number == 0]

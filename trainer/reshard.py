@@ -1,10 +1,9 @@
 """Go on with another number of ranks: at ZeRO stages 1 to 3 each rank has saved its own part of the optimizer.
 
-DeepSpeed's universal format has a file per parameter instead, from which any number of ranks takes what it needs. Rank 0
-converts the checkpoint into it when that is needed, and deletes it when all have loaded.
+DeepSpeed's universal format has a file per parameter instead, from which any number of ranks takes what it needs.
+Rank 0 converts the checkpoint into it when that is needed, and deletes it when all have loaded.
 
-Disk and time: three float32 copies of the weights, written and read once. Memory: rank 0 holds one parameter at a time at
-stages 1 and 2, and one rank's part of the optimizer.
+Disk: three float32 copies of the weights, written twice and read once. Memory: rank 0 holds what one rank has saved.
 """
 
 import logging
