@@ -133,7 +133,7 @@ def _fit(job_text: str, num_ranks: int, storage: Path, ray_config: RayConfig) ->
     try:
         trainer.fit()
     except ray.train.ControllerError as error:
-        return " ".join(str(error.controller_failure).split())
+        return str(error.controller_failure).strip().splitlines()[-1]
     except ray.train.TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
         raise JobError(f"training failed: {reason}; see {job.log_folder}") from error

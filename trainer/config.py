@@ -48,8 +48,8 @@ class TrainConfig(Settings):
 
     min_ranks: int | None = Field(default=None, ge=1)
     """Fewest ranks with which training begins or goes on where the cluster has no place for `num_ranks`, as after the
-    loss of a node; the largest number that divides the batch is taken. Batches stay the same. Null: not with fewer. Ranks on CPUs that are kept between rounds find a place anyway,
-    beside each other (`selection.refresh.keep_ranks`)."""
+    loss of a node; the largest number that divides the batch is taken, and batches stay the same. Null: not with fewer.
+    Ranks on CPUs that are kept between rounds (`selection.refresh.keep_ranks`) find a place anyway, beside others."""
 
     use_gpu: bool = False
     """One GPU per rank with NCCL, instead of CPU ranks with gloo."""

@@ -9,7 +9,8 @@ from launcher.studies.trials.config import load_study
 from selection.errors import ConfigError
 
 STUDIES = sorted(Path("configs/studies").glob("*.yaml"))
-CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(STUDIES))
+CLUSTERS = Path("configs/cluster").glob("*.yaml")  # see test_cluster_files.py
+CONFIGS = sorted({*Path("configs").rglob("*.yaml")} - {*STUDIES, *CLUSTERS})
 SMALLEST = {"run_dir": "r", "data": {"train": "t", "heldout": "h"}}
 TEXT = {"tower": "text", "part": "txt"}
 TOWERS = {**SMALLEST, "encoder": {"name": "towers", "u": TEXT, "v": TEXT, "text": {"views": {}}}}
