@@ -1,0 +1,1 @@
+"""`coterie doctor`: whether this machine can do a run. `judging.py` decides, `probes.py` looks."""

@@ -1,0 +1,123 @@
+"""Look at this machine; nothing heavy is imported, and only a temporary file is written."""
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from launcher.config import RayConfig, RunConfig
+from launcher.doctor import judging
+from launcher.doctor.judging import Finding
+from launcher.network import answers, first_ephemeral_port, listening_ports
+
+_TIMEOUT_S = 3
+_FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu11")
+_SLURM = ("sbatch", "squeue", "sinfo")
+
+
+def examine(config: RunConfig | None) -> list[Finding]:
+    """All checks.
+
+    Args:
+        config: of the run that is meant; None checks for a small one in the working directory.
+    """
+    ray = config.ray if config else RayConfig()
+    driver_cuda, gpus = _driver()
+    folder = _nearest_folder(config.run_dir if config else Path.cwd())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    address = ray.address or os.environ.get("RAY_ADDRESS")
+    # ninja comes with the packages, whose commands need not be on the PATH
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return [
+        judging.judge_compiler(shutil.which(os.environ.get("CXX", "c++")), shutil.which("ninja", path=path)),
+        judging.judge_faiss({name: found for name in _FAISS if (found := _installed(name))}),
+        judging.judge_torch(_installed("torch"), _torch_cuda(), driver_cuda),
+        judging.judge_gpus(gpus, bool(config and config.train.use_gpu)),
+        judging.judge_shared_memory(shutil.disk_usage("/dev/shm").free, ray.object_store_bytes),
+        judging.judge_ports(listening_ports(), first_ephemeral_port()),
+        judging.judge_temp_dir(os.environ.get("RAY_TMPDIR", "/tmp/ray")),
+        judging.judge_open_files(soft, hard),
+        judging.judge_slurm(*_slurm()),
+        judging.judge_ray_address(address, bool(address) and _answers(address or "")),
+        judging.judge_token(*_token()),
+        judging.judge_threads(os.environ.get("OMP_NUM_THREADS"), os.cpu_count() or 1),
+        judging.judge_disk(str(folder), shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
+        judging.judge_clock(_clock_skew_s(folder)),
+    ]  # fmt: skip
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _torch_cuda() -> str | None:
+    """From torch's own note of how it was built; importing it takes seconds."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    note = Path(spec.origin).with_name("version.py")
+    found = re.search(r"^cuda\b.*= '([\d.]+)'", note.read_text(), re.MULTILINE)
+    return found[1] if found else None
+
+
+def _driver() -> tuple[str | None, list[str]]:
+    """The newest CUDA that the driver serves, and the names of the GPUs."""
+    said = _output("nvidia-smi")[0]
+    found = re.search(r"CUDA Version: ([\d.]+)", said or "")
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")[0] if said else None
+    return (found[1] if found else None), (names or "").splitlines()
+
+
+def _slurm() -> tuple[list[str], str | None, str]:
+    missing = [name for name in _SLURM if not shutil.which(name)]
+    answer, error = _output("sinfo", "--noheader", "--format=%R")
+    return missing, answer, error
+
+
+def _answers(address: str) -> bool:
+    """`auto` and ray:// are Ray's to resolve."""
+    return answers(address) if re.fullmatch(r"[^/]+:\d+", address) else True
+
+
+def _token() -> tuple[str, int | None, bool]:
+    default = Path.home() / ".ray" / "auth_token"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", default))
+    is_wanted = os.environ.get("RAY_AUTH_MODE") == "token" and "RAY_AUTH_TOKEN" not in os.environ
+    permissions = path.stat().st_mode & 0o777 if path.is_file() else None
+    return str(path), permissions, is_wanted
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The folder itself, or the one in which it would be made."""
+    return next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
+
+
+def _clock_skew_s(folder: Path) -> float | None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            return Path(file.name).stat().st_mtime - time.time()
+    except OSError:
+        return None
+
+
+def _output(*command: str) -> tuple[str | None, str]:
+    """What a command printed, None where it is not there, fails or hangs; and its message."""
+    if not shutil.which(command[0]):
+        return None, "not found"
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"no answer within {_TIMEOUT_S} s"
+    return (None if result.returncode else result.stdout), " ".join(result.stderr.split())

@@ -1,0 +1,95 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launcher.doctor import judging
+from launcher.network import HEAD_PORTS
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("finding", "level", "text"),
+    [
+        (judging.judge_compiler("/usr/bin/c++", "/usr/bin/ninja"), "ok", "c++"),
+        (judging.judge_compiler(None, None), "problem", "no C++ compiler and no ninja"),
+        (judging.judge_faiss({}), "problem", "pip install 'coterie[cpu]'"),
+        (judging.judge_faiss({"faiss-cpu": "1.15.1"}), "ok", "faiss-cpu 1.15.1"),
+        (judging.judge_faiss({"faiss-cpu": "1", "faiss-gpu": "1"}), "problem", "overwrite"),
+        (judging.judge_torch(None, None, None), "problem", "not installed"),
+        (judging.judge_torch("2.13.0+cpu", None, None), "ok", "no GPU here"),
+        (judging.judge_torch("2.13.0+cpu", None, "12.4"), "problem", "built for CPUs"),
+        (judging.judge_torch("2.13.0", "13.0", "12.4"), "problem", "the driver serves 12.4"),
+        (judging.judge_torch("2.13.0", "12.8", "12.4"), "ok", "CUDA 12.8"),
+        (judging.judge_gpus([], wanted=True), "warning", "train.use_gpu"),
+        (judging.judge_gpus([], wanted=False), "ok", "none"),
+        (judging.judge_gpus(["H100", "H100"], wanted=True), "ok", "2: H100"),
+        (judging.judge_shared_memory(GIB, 2 * GIB), "problem", "--shm-size"),
+        (judging.judge_shared_memory(2 * GIB, GIB), "ok", "2.0 GiB free"),
+        (judging.judge_ports(set(), 32768), "ok", "250 in a row"),
+        (judging.judge_ports(set(range(32768)), 32768), "problem", "no 250 ports"),
+        (judging.judge_temp_dir("/tmp/ray"), "ok", "/tmp/ray"),
+        (judging.judge_temp_dir("/" + "x" * 46), "ok", "/xx"),
+        (judging.judge_temp_dir("/" + "x" * 47), "problem", "RAY_TMPDIR"),
+        (judging.judge_open_files(1024, 1024), "warning", "4096"),
+        (judging.judge_open_files(1024, 1048576), "ok", "1048576"),
+        (judging.judge_slurm(["sbatch", "squeue", "sinfo"], None, ""), "ok", "not here"),
+        (judging.judge_slurm(["sbatch"], "low", ""), "problem", "no sbatch"),
+        (judging.judge_slurm([], None, "refused"), "warning", "(refused)"),
+        (judging.judge_slurm([], "low\nhigh\n", ""), "ok", "low, high"),
+        (judging.judge_ray_address(None, False), "ok", "none"),
+        (judging.judge_ray_address("a:1", False), "problem", "unset RAY_ADDRESS"),
+        (judging.judge_ray_address("a:1", True), "ok", "a:1"),
+        (judging.judge_token("t", None, False), "ok", "none"),
+        (judging.judge_token("t", None, True), "problem", "there is no t"),
+        (judging.judge_token("t", 0o640, False), "problem", "chmod 600 t"),
+        (judging.judge_token("t", 0o600, True), "ok", "t"),
+        (judging.judge_threads("64", 2), "warning", "64"),
+        (judging.judge_threads(None, 2), "ok", "not set"),
+        (judging.judge_disk("/r", 20 * GIB, True), "ok", "20.0 GiB"),
+        (judging.judge_disk("/r", GIB, True), "warning", "coterie plan"),
+        (judging.judge_disk("/r", 20 * GIB, False), "problem", "cannot be written"),
+        (judging.judge_clock(-60.0), "warning", "60.0 s"),
+        (judging.judge_clock(0.0), "ok", "0.0 s"),
+        (judging.judge_clock(None), "warning", "not compared"),
+    ],
+)
+def test_what_facts_mean(finding, level, text):
+    assert finding.level == level
+    assert text in finding.text
+
+
+def test_some_ports_in_use_are_passed_over():
+    used = set(range(32768 - 20_000, 32768 - HEAD_PORTS - 500))
+    assert judging.judge_ports(used, 32768).level == "ok"
+
+
+def doctor(**environ):
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-m", "launcher.cli", "doctor", "--config", "configs/quickstart.yaml"],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert time.monotonic() - start < 10
+    return result
+
+
+def test_this_machine(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(0o644)
+    result = doctor(RAY_AUTH_TOKEN_PATH=str(token), RAY_ADDRESS="127.0.0.1:1", RAY_TMPDIR="/t" * 40)
+    assert result.returncode == 1
+    levels = {line[9:23].strip(): line.split()[0] for line in result.stdout.splitlines()}
+    assert levels["compiler"] == levels["faiss"] == levels["disk"] == "ok"
+    for name in ("ray token", "ray address", "temp dir"):
+        assert levels[name] == "problem"
+    assert "secret" not in result.stdout + result.stderr
+    assert result.stderr.startswith("coterie: this machine is not ready: ")
+    assert len(result.stderr.splitlines()) == 1
