@@ -1,0 +1,91 @@
+"""A node of a real Ray cluster is lost while a run is at work; it ends as one that lost none."""
+
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from selection.schedule import open_schedule
+from tests.integration.test_run import (
+    DEADLINE_S,
+    NUM_BATCHES,
+    command,
+    complete,
+    losses,
+    wait_for_step,
+)
+
+pytestmark = pytest.mark.ray
+
+EPOCHS_PER_ROUND = 4
+STEPS_PER_ROUND = EPOCHS_PER_ROUND * NUM_BATCHES
+
+
+@pytest.fixture
+def cluster():
+    """The node of the launcher, with one CPU; tests add others."""
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def overrides(tiny_overrides):
+    return [
+        *tiny_overrides,
+        f"selection.refresh.epochs_per_round={EPOCHS_PER_ROUND}",
+        "selection.refresh.keep_ranks=false",  # each rank needs a CPU of its own
+        "train.log_every_steps=1",
+        "train.checkpoint_every_steps=20",
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(overrides, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    complete(run_dir, overrides)
+    return run_dir
+
+
+@contextmanager
+def running(cluster, run_dir, overrides):
+    """A run on the cluster; it must end well."""
+    screen = run_dir.with_suffix(".txt")
+    with screen.open("w") as file:
+        process = subprocess.Popen(
+            [*command(run_dir, overrides), "--address", cluster.address],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+        assert process.wait(DEADLINE_S) == 0, screen.read_text()[-3000:]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def schedules(run_dir):
+    folders = sorted((run_dir / "schedules").iterdir())
+    return [open_schedule(folder) for folder in folders]
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_in_training_and_replaced(cluster, overrides, undisturbed, tmp_path):
+    run_dir = tmp_path / "run"
+    node = cluster.add_node(num_cpus=1)
+    with running(cluster, run_dir, overrides) as process:
+        wait_for_step(run_dir, 30, process)
+        cluster.remove_node(node, allow_graceful=False)
+        assert max(losses(run_dir)) < STEPS_PER_ROUND
+        cluster.add_node(num_cpus=1)
+    assert "going on from" in (run_dir / "logs" / "latest" / "rank-0.log").read_text()
+    assert [s.content_hash for s in schedules(run_dir)] == [
+        s.content_hash for s in schedules(undisturbed)
+    ]
+    assert losses(run_dir) == losses(undisturbed)
