@@ -118,6 +118,18 @@ def check_resources(config: RunConfig) -> None:
             ("selection.embed.gpus_per_worker", "GPU", embed.gpus_per_worker),
         ],
     )
+    if train.use_gpu and config.selection.refresh.keep_ranks:
+        _check_gpus_beside_ranks(num_ranks, embed.gpus_per_worker)
+
+
+def _check_gpus_beside_ranks(num_ranks: int, wanted: float) -> None:
+    """Ranks that wait for the next round keep their GPUs, and embedding must find others."""
+    there = sum(node.get("GPU", 0) for node in _resources_by_node({}))
+    if wanted and num_ranks + wanted > there:
+        raise ConfigError(
+            f"selection.embed.gpus_per_worker: is {wanted:g}, but the ranks keep {num_ranks} of Ray's {there:g} GPUs; "
+            "set selection.refresh.keep_ranks=false, or gpus_per_worker=0"
+        )
 
 
 def _check_amounts(

@@ -53,7 +53,7 @@ class GraphConfig(Settings):
     """Link two pairs only when each is among the other's K, in the same direction."""
 
     index: Literal["auto", "flat", "ivf"] = "auto"
-    """Index that is searched: `flat` is exact; `ivf` is approximate; `auto` takes `flat` up to 30,000 pairs."""
+    """Index that is searched: `flat` is exact; `ivf` is approximate; `auto` takes `flat` up to 4,000 pairs."""
 
     min_recall: float = Field(default=0.95, ge=0, le=1)
     """Recall at K, measured on a sample, that an `ivf` search must reach; it looks at no more than that takes."""

@@ -21,7 +21,7 @@ from selection.join import Nearest, look_into_cells, nothing_found, sort_nearest
 from selection.progress import Progress, silent
 from selection.threads import one_blas_thread, thread_pool
 
-MAX_FLAT_PAIRS = 30_000
+MAX_FLAT_PAIRS = 4_000
 _QUERY_BLOCK = 4096
 _RECALL_SAMPLE = 512
 _CELLS_PER_ROOT = 8

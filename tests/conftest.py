@@ -2,6 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# An example that is slow says that the machine is busy, or that Numba compiles.
+settings.register_profile("coterie", deadline=None)
+settings.load_profile("coterie")
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

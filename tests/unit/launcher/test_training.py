@@ -20,11 +20,9 @@ def nodes(monkeypatch):
     return nodes
 
 
-def config(train, ray=None):
-    data = {"train": "t", "heldout": "h"}
-    return validate(
-        RunConfig, {"run_dir": "r", "data": data, "train": train, "ray": ray or {}}, "c"
-    )
+def config(train, ray=None, **more):
+    values = {"data": {"train": "t", "heldout": "h"}, "train": train, "ray": ray or {}, **more}
+    return validate(RunConfig, {"run_dir": "r", **values}, "c")
 
 
 def test_numbers_between_that_divide_the_batch():
@@ -111,6 +109,19 @@ def test_a_cluster_that_cannot_hold_the_run(nodes):
         check_resources(config({}, {"train_labels": {"role": "trains"}}))
     with pytest.raises(ConfigError, match=r"Ray's nodes with .*select.* have 1"):
         check_resources(config({}, {"train_labels": {"role": "select"}}))
+
+
+def test_ranks_that_are_kept_leave_too_few_gpus_for_embedding(nodes):
+    nodes += [node(cpus=8, gpus=4)]
+    train = {"num_ranks": 4, "use_gpu": True}
+    embed = {"selection": {"embed": {"gpus_per_worker": 1}}}
+    with pytest.raises(ConfigError, match=r"the ranks keep 4 of Ray's 4 GPUs; set .*keep_ranks=fa"):
+        check_resources(config(train, **embed))
+    embed["selection"]["refresh"] = {"keep_ranks": False}
+    check_resources(config(train, **embed))
+    nodes[0] = node(cpus=8, gpus=5)
+    del embed["selection"]["refresh"]
+    check_resources(config(train, **embed))
 
 
 def test_without_labels_ray_chooses_the_nodes():
