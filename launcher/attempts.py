@@ -18,7 +18,7 @@ _TAIL_BYTES = 64 * 1024
 _ERROR = re.compile(
     r"^(?:coterie: (?!stopped|interrupted)(?P<ours>.+)"
     r"|\d{4}-\d\d-\d\d \S+ (?:ERROR|CRITICAL) \S+: (?P<logged>.+)"
-    r"|(?P<raised>(?:\w+\.)*\w+(?:Error|Exception|Exit)\b.*))$"
+    r"|(?P<raised>(?:\w+\.)*\w+(?:Error|Exception|Exit)(?:: .*)?))$"
 )
 """A line that says what went wrong: of the command, of a log, or the last one of a traceback."""
 

@@ -51,6 +51,8 @@ some words of C
     [
         ("", None),
         ("Errors are none\nno ERROR here\n", None),
+        ("INFO faiss.loader: no AVX2:\nModuleNotFoundError(\"No module named 'x'\")\n", None),
+        ("AssertionError\n", "AssertionError"),
         (LOG, "torch.cuda.OutOfMemoryError: CUDA out of memory"),
         (LOG[: LOG.index("Traceback")], "training failed"),
         ("coterie: n1: slurm.setup: failed\nslurmstepd: end\n", "n1: slurm.setup: failed"),
