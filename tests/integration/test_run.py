@@ -19,6 +19,7 @@ from launcher.plan.estimate import plan_run
 from launcher.record import read_record
 from launcher.report.page import write_report
 from launcher.run_dir import read_lines
+from launcher.stopping import EXIT_STOPPED
 from selection.examples import KINDS
 from selection.schedule import open_schedule
 from selection.shards import ShardIndex
@@ -253,3 +254,54 @@ def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
             for folder in (run_dir, finished[0])
         ]
         assert schedules[0] == schedules[1]
+
+
+def coterie(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "launcher.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
+
+
+def test_status_and_logs_of_a_finished_run(finished):
+    run_dir, _ = finished
+    (standing,) = json.loads(coterie("status", "--json", run_dir).stdout)
+    assert (standing["state"], standing["step"], standing["error"]) == (
+        "finished",
+        TOTAL_STEPS,
+        None,
+    )
+    assert "logs/attempt-001/rank-1.log" in coterie("logs", run_dir).stdout
+    assert coterie("cancel", run_dir).returncode == 2
+
+
+@pytest.mark.slow
+def test_cancelled_inside_a_round_it_goes_on_and_ends_the_same(finished, tiny_overrides, tmp_path):
+    """Stopped between two lines of metrics, the run has one more; all after the next checkpoint agree."""
+    run_dir = tmp_path / "cancelled"
+    process = subprocess.Popen(
+        command(run_dir, tiny_overrides), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_for_step(run_dir, STEPS_PER_ROUND + 10, process)
+    (standing,) = json.loads(coterie("status", "--json", run_dir).stdout)
+    assert (standing["state"], standing["round"], standing["stage"]["name"]) == (
+        "running",
+        1,
+        "train",
+    )
+    assert standing["total_steps"] == TOTAL_STEPS
+    result = coterie("cancel", run_dir)
+    assert (result.returncode, process.wait(30)) == (0, EXIT_STOPPED), result.stderr
+    last = max(losses(run_dir))
+    assert STEPS_PER_ROUND < last < TOTAL_STEPS
+    assert json.loads(coterie("status", "--json", run_dir).stdout)[0]["state"] == "stopped"
+
+    result = complete(run_dir, tiny_overrides)
+    assert f"going on from step {last}\n" in result.stdout
+    undisturbed = losses(finished[0])
+    assert {step: losses(run_dir)[step] for step in undisturbed if step > last + 5} == {
+        step: loss for step, loss in undisturbed.items() if step > last + 5
+    }
