@@ -14,7 +14,7 @@ Legend: m batches, b batch size, r left over.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,14 +24,14 @@ import numpy as np
 from jaxtyping import Int64
 
 from selection.alarms import alarms
-from selection.blocks import Block, Piece, pieces_of, read_pieces
+from selection.blocks import Block, Piece, Rows, pieces_of, read_pieces
 from selection.choose import Selection, choose_together
 from selection.config import SelectionConfig
 from selection.division import Division, divide, draw_queries, read_ids, read_sample
 from selection.errors import NoBatchError
 from selection.problem import Mapper
 from selection.progress import Progress, silent
-from selection.region_quality import combine, measure_links, measure_sample
+from selection.region_quality import Queries, combine, measure_links, measure_sample
 from selection.regions import count_regions, find_regions
 from selection.renewal import measure_renewal
 from selection.threads import thread_map
@@ -101,19 +101,14 @@ def choose_regionally(
     division = divide(blocks, regions, queries, folder, map_blocks, progress)
     division.turn_away(config.regions.max_pairs, rng)
     ticks.append(time.perf_counter())
-    parts, leftover = _choose_all(division, job, map_regions, rng, progress)
+    parts, leftover = choose_in_regions(division, job, map_regions, rng, progress)
     batches = np.concatenate([part.batches for part in parts])
     if not len(batches):
         raise NoBatchError(_no_batch(job.batch_size))
     ticks.append(time.perf_counter())
-    measured = {
-        **combine([part.fields for part in parts if part.fields]),
-        **measure_sample(sample, job.batch_size, job.temperature, rng),
-    }
-    measured |= measure_links(
-        measured, queries, division.found, partial(read_ids, blocks, map_blocks), division.region_of,
-        batches, config, job.temperature,
-    )  # fmt: skip
+    measured = _measure(
+        parts, batches, sample, queries, division, partial(read_ids, blocks, map_blocks), job, rng
+    )
     some = np.sort(rng.permutation(len(batches))[:_MEASURED_BATCHES])
     measured |= measure_renewal(batches[some], previous_batches, num_pairs)
     ticks.append(time.perf_counter())
@@ -130,14 +125,36 @@ def choose_regionally(
     return Selection(batches, leftover, fields)
 
 
-def _choose_all(
+def _measure(
+    parts: Sequence[Chosen],
+    batches: Int64[np.ndarray, "m b"],
+    sample: Rows,
+    queries: Queries,
+    division: Division,
+    read: Callable[[Int64[np.ndarray, "some"]], Rows],
+    job: RegionalJob,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """What regions say of themselves, and over it what only samples of all pairs can say."""
+    measured = combine([part.fields for part in parts if part.fields])
+    measured |= measure_sample(sample, job.batch_size, job.temperature, rng)
+    return measured | measure_links(
+        measured, queries, division.found, read, division.region_of, batches, job.config,
+        job.temperature,
+    )  # fmt: skip
+
+
+def choose_in_regions(
     division: Division,
     job: RegionalJob,
     map_regions: Mapper,
     rng: np.random.Generator,
     progress: Progress,
 ) -> tuple[list[Chosen], Int64[np.ndarray, "r"]]:
-    """What comes out of all regions and of the rest, and who is left over in the end."""
+    """What comes out of all regions and of the rest, and who is left over in the end.
+
+    Nobody of the previous leftover is, unless there are fewer than two batches, or duplicates leave no place.
+    """
     num_pairs, done = len(division.region_of), 0
     parts: list[Chosen] = []
     tasks = (division.pieces(region) for region in range(division.num_regions))

@@ -55,6 +55,8 @@ def test_what_was_not_measured_raises_none():
         ({"hub_share": 0.5}, "the graph is out of balance", "take 50% of all places"),
         ({"kept_mates": 0.7}, "the same batches again", "keep 70.0% of their batch mates"),
         ({"knn_recall": 0.9}, "the search misses neighbours", "0.900, expected at least 0.95"),
+        ({"knn_recall": 0.4, "knn_recall_in_region": 0.8}, "the search misses neighbours", "is 0.800"),
+        ({"neighbors_in_region": 0.2}, "regions cut neighbours apart", "20% of them"),
         ({"isolated_share": 0.3}, "pairs are isolated", "30% of them"),
         ({"batch_loss": 2.4}, "batches are hardly harder than random", "2.400"),
         ({"batch_loss": float("nan")}, "batches are hardly harder than random", "nan"),

@@ -5,11 +5,14 @@ from hypothesis import strategies as st
 
 from selection.blocks import array_blocks
 from selection.config import SelectionConfig
+from selection.division import Division
 from selection.embeddings import EmbeddingStore, store_blocks
 from selection.errors import ConfigError, NoBatchError
 from selection.problem import Problem
+from selection.progress import silent
 from selection.quality import captured_affinity
-from selection.regional import RegionalJob, choose_regionally
+from selection.region_quality import Found, Nearest
+from selection.regional import RegionalJob, choose_in_regions, choose_regionally
 from selection.regions import assign, count_regions, find_regions
 from selection.schedule import check_batches
 from selection.select import choose
@@ -51,6 +54,20 @@ def test_every_id_once_exact_sizes_and_leftovers_first(
     assert chosen.batches.shape == (num_pairs // batch_size, batch_size)
     assert not np.intersect1d(chosen.leftover, previous).size
     assert chosen.fields["num_held_back"] == 0
+
+
+def test_a_region_of_previous_leftovers_alone_is_scheduled(clustered):
+    """Region 0 has less than a batch, all of them left over before, and region 1 leaves nothing to fill it up."""
+    U, V = (side[:31] for side in clustered)
+    region_of = np.where(np.arange(31) < 3, 0, 1).astype(np.int32)
+    blocks = array_blocks(U, V, None)
+    nearest = Nearest(np.empty((0, 2), np.float32), np.empty((0, 2), np.int64))
+    division = Division(blocks, blocks, region_of, np.array([[0, 3, 31]]), Found(nearest, nearest))
+    asked = job(100, 4, previous=np.arange(3), strategy="rcm")
+    parts, leftover = choose_in_regions(division, asked, map, np.random.default_rng(0), silent)
+    check_batches(np.concatenate([part.batches for part in parts]), leftover, 31)
+    assert len(leftover) == 3
+    assert not np.intersect1d(leftover, np.arange(3)).size
 
 
 def test_a_tenth_of_the_data_keeps_most_of_the_quality(clustered):
