@@ -1,6 +1,7 @@
 """The command `coterie`: its parser, put together from `launcher/commands`, and its exit statuses."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -54,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     try:
         args.command(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except (ConfigError, ArtifactError) as error:
         print(f"coterie: {error}", file=sys.stderr)
         return EXIT_WRONG_INPUT

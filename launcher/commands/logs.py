@@ -1,7 +1,6 @@
 """`coterie logs`."""
 
 import argparse
-import signal
 from pathlib import Path
 
 from launcher.commands.arguments import not_negative, positive
@@ -23,7 +22,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _logs(args: argparse.Namespace) -> None:
     from launcher.logs import follow, list_logs, show_logs
 
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as other commands behave before `head`
     if args.list:
         print(list_logs(args.run_dir))
         return

@@ -100,3 +100,14 @@ def test_following_a_log_and_an_attempt_that_is_yet_to_come(run):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_reader_that_has_enough_is_no_error(run):
+    log = run / "logs" / "attempt-002" / "rank-0.log"
+    log.write_text("a line\n" * 200_000)  # more than a pipe holds
+    program = [sys.executable, "-m", "launcher.cli", "logs", str(run), "-n", "200000"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
