@@ -19,7 +19,8 @@ def test_stopped_at_its_start_and_preempted_in_training(
     def restarts():
         return int(cluster.job(job)["Restarts"])
 
-    wait_until(lambda: cluster.state(job) == "RUNNING", "start", 30)
+    # RUNNING comes before the script runs, and a signal before its traps is lost
+    wait_until((run_dir / "logs" / "submit-001" / f"job-{job}.0").exists, "start", 30)
     cluster.run("scancel", "--batch", "--signal=USR1", str(job))  # as before the time limit
     wait_until(lambda: restarts() == 1, "first requeue", 60)
 
