@@ -74,12 +74,20 @@ def _check_num_steps(run: Run) -> None:
 
 def run_rounds(run: Run) -> None:
     """All rounds that are not done yet; Ray must be connected."""
-    for round_number in range(run.config.rounds):
-        select(run, round_number)
-        train(run, round_number)
-        judge(run, round_number)
-        run.claim.check()
-        run.dir.forget_embeddings(before_round=round_number)
+    try:
+        for round_number in range(run.config.rounds):
+            select(run, round_number)
+            train(run, round_number)
+            judge(run, round_number)
+            run.claim.check()
+            run.dir.forget_embeddings(before_round=round_number)
+    except Stopped:
+        if (
+            run.ranks is not None
+        ):  # they wait for a schedule; Ray must not be left with them at work
+            run.stop_file.touch()
+            run.ranks.end()
+        raise
 
 
 def select(run: Run, round_number: int) -> None:
@@ -184,6 +192,8 @@ def train(run: Run, round_number: int) -> None:
             job = train_job(run, round_number)
             run.ranks = Ranks(job, run.logs / "ray_train", run.config.ray)
         run.ranks.wait(round_number, lambda: run.has_trained(round_number))
+        if run.stop_file.exists():
+            run.ranks.end()
     if run.stop_file.exists():
         raise Stopped
     if run.ranks.are_done:

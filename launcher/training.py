@@ -68,6 +68,11 @@ class Ranks:
             if finished:
                 self._end(result_of(self._future))
 
+    def end(self) -> None:
+        """Wait until the ranks have ended, as they are asked to by the stop file of the job."""
+        ray.wait([self._future])
+        self.are_done = True
+
     def _end(self, obstacle: str | None) -> None:
         """The ranks have ended, or did not begin."""
         self.are_done = obstacle is None

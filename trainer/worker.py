@@ -118,27 +118,35 @@ def _train_rounds(job: TrainJob) -> None:
     with Session.open(job) as session:
         for round_number in range(session.position.round, job.stop_round):
             folder = schedule_folder(job.schedules_folder, round_number)
-            wait_for_schedule(folder, job.schedule_timeout_s)
+            if not wait_for_schedule(folder, job.schedule_timeout_s, job.stop_file):
+                logger.info("stopped before round %d, as %s asks", round_number, job.stop_file)
+                return
             session.train_round(open_schedule(folder, {"batch_size": job.train.batch_size}))
             if session.position.round == round_number:
                 logger.info("stopped at %s, as %s asks", session.position, job.stop_file)
                 return
 
 
-def wait_for_schedule(folder: Path, timeout_s: float) -> None:
+def wait_for_schedule(folder: Path, timeout_s: float, stop: Path) -> bool:
     """Wait until the schedule in `folder` is complete.
+
+    Returns:
+        Whether it is; not, when `stop` was made first: whoever makes that file makes no schedule any more.
 
     Raises:
         JobError: it was not within `timeout_s`.
     """
     give_up_s = time.monotonic() + timeout_s
     while not has_manifest(folder):
+        if stop.exists():
+            return False
         if time.monotonic() > give_up_s:
             raise JobError(
                 f"{folder}: found no complete schedule within {timeout_s:g} s; see the log of the selection stage, "
                 f"then resume"
             )
         time.sleep(min(_POLL_S, timeout_s))
+    return True
 
 
 @contextmanager
