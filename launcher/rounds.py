@@ -8,28 +8,21 @@ Each step leaves an artifact in the run directory and is skipped when the artifa
 going on after an interruption. Round 0 has no trained encoder yet, so its batches are random for every strategy.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from launcher.config import RunConfig
 from launcher.console import describe_schedule, say, showing_stages, showing_training
 from launcher.embedding import embedded, gather
-from launcher.ray_cluster import largest_node_cpus, on_nodes
-from launcher.run_dir import append_line, read_lines
+from launcher.run_dir import read_lines
 from launcher.run_state import Run
-from launcher.selecting import select_by_regions
+from launcher.selecting import SelectTask, select_remotely
 from launcher.stopping import Stopped, stopping_ranks
 from launcher.training import Ranks
 from selection.artifacts import has_manifest
-from selection.embeddings import load_contents, load_embeddings
 from selection.errors import ConfigError
-from selection.examples import pick_examples
-from selection.progress import FileProgress
-from selection.ray_tasks import ray_map, run_remote
 from selection.schedule import Schedule, open_schedule, schedule_folder
-from selection.select import make_random_schedule, make_schedule
+from selection.select import make_random_schedule
 from selection.shards import build_index
 from selection.strategies import plan_num_batches
 from trainer.encoders import prepare_encoder
@@ -82,11 +75,10 @@ def run_rounds(run: Run) -> None:
             run.claim.check()
             run.dir.forget_embeddings(before_round=round_number)
     except Stopped:
-        if (
-            run.ranks is not None
-        ):  # they wait for a schedule; Ray must not be left with them at work
+        # Ranks may wait for a schedule; Ray must not be left with them at work.
+        if run.ranks is not None:
             run.stop_file.touch()
-            run.ranks.end()
+            run.ranks.wait_for_end()
         raise
 
 
@@ -110,60 +102,21 @@ def select(run: Run, round_number: int) -> None:
     assert checkpoint is not None, "a round after the first has a checkpoint before it"
     with run.timed("embed", round_number):
         gather(run, round_number - 1, checkpoint)
-    by_regions = config.selection.regions.divide(
-        config.selection.strategy, len(run.indexes["train"])
+    task = SelectTask(
+        folder=folder,
+        previous_folder=schedule_folder(run.dir.schedules, round_number - 1),
+        embeddings_folder=run.dir.embeddings("train", round_number - 1),
+        config=config,
+        temperature=config.selection.temperature or checkpoint.temperature,
+        seed=seed,
+        leftover=leftover,
+        fields={"config_hash": config.hash, **run.ages(round_number, checkpoint)},
+        progress_file=run.logs / "select.jsonl",
+        examples_file=run.dir.examples,
     )
-    with run.timed("select", round_number), showing_stages(run.logs / "select.jsonl", run.progress):
-        manifest = run_remote(
-            select_by_regions if by_regions else _select_from_embeddings,
-            folder,
-            schedule_folder(run.dir.schedules, round_number - 1),
-            run.dir.embeddings("train", round_number - 1),
-            config,
-            config.selection.temperature or checkpoint.temperature,
-            seed,
-            leftover,
-            {"config_hash": config.hash, **run.ages(round_number, checkpoint)},
-            run.logs / "select.jsonl",
-            run.dir.examples,
-            num_cpus=0 if by_regions else largest_node_cpus(config.ray.selection_labels),
-            placement=on_nodes(config.ray.selection_labels),
-        )
+    with run.timed("select", round_number), showing_stages(task.progress_file, run.progress):
+        manifest = select_remotely(task, len(run.indexes["train"]))
     say(describe_schedule(f"round {round_number}", manifest))
-
-
-def _select_from_embeddings(
-    folder: Path,
-    previous_folder: Path,
-    embeddings_folder: Path,
-    config: RunConfig,
-    temperature: float,
-    seed: tuple[int, int],
-    leftover: np.ndarray,
-    fields: dict,
-    progress_file: Path,
-    examples_file: Path,
-) -> dict:
-    """In a Ray worker, so that nothing of the size of the data set lies on the driver."""
-    embeddings = load_embeddings(embeddings_folder)
-    schedule = make_schedule(
-        folder,
-        embeddings,
-        config.train.batch_size,
-        temperature,
-        config.selection,
-        seed,
-        leftover,
-        fields,
-        map_tasks=partial(ray_map, placement=on_nodes(config.ray.selection_labels)),
-        progress=FileProgress(progress_file),
-        previous_batches=open_schedule(previous_folder).batches,
-        contents=load_contents(embeddings_folder),
-    )
-    rng = np.random.default_rng(seed)
-    examples = pick_examples(*embeddings, schedule.batches, temperature, rng)
-    append_line(examples_file, {"round": seed[1], "batches": examples})
-    return schedule.manifest
 
 
 def _leftover_before(run: Run, round_number: int) -> np.ndarray:
@@ -193,7 +146,7 @@ def train(run: Run, round_number: int) -> None:
             run.ranks = Ranks(job, run.logs / "ray_train", run.config.ray)
         run.ranks.wait(round_number, lambda: run.has_trained(round_number))
         if run.stop_file.exists():
-            run.ranks.end()
+            run.ranks.wait_for_end()
     if run.stop_file.exists():
         raise Stopped
     if run.ranks.are_done:

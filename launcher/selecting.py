@@ -1,6 +1,10 @@
-"""The selection of a round by regions, for more pairs than one node can do; Ray carries each step to where room is."""
+"""The selection of a round, in a Ray worker: all pairs at once, or by regions where one node cannot do all.
+
+Nothing of the size of the data set lies on the driver.
+"""
 
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,34 +15,91 @@ from launcher.config import RunConfig
 from launcher.ray_cluster import largest_node_cpus, on_nodes
 from launcher.run_dir import append_line
 from selection.division import read_ids
-from selection.embeddings import store_blocks
-from selection.examples import pick_examples_of_many
+from selection.embeddings import load_contents, load_embeddings, store_blocks
+from selection.examples import pick_examples, pick_examples_of_many
 from selection.progress import FileProgress
-from selection.ray_tasks import ray_map
+from selection.ray_tasks import ray_map, run_remote
 from selection.regional import RegionalJob, choose_regionally
-from selection.schedule import open_schedule, write_schedule
+from selection.schedule import Schedule, open_schedule, write_schedule
+from selection.select import make_schedule
+
+Examples = list[dict[str, Any]]
 
 
-def select_by_regions(
-    folder: Path,
-    previous_folder: Path,
-    embeddings_folder: Path,
-    config: RunConfig,
-    temperature: float,
-    seed: tuple[int, int],
-    leftover: np.ndarray,
-    fields: dict[str, Any],
-    progress_file: Path,
-    examples_file: Path,
-) -> dict[str, Any]:
-    """Make a schedule in a Ray worker of no CPU of its own: blocks take one CPU each, regions a whole node each.
+@dataclass(frozen=True)
+class SelectTask:
+    """What the schedule of a round is made from, and where it goes."""
 
-    Blocks sorted by region lie beside the embeddings while it works: as many bytes again, and 24 for each pair.
+    folder: Path
+    """Of the schedule."""
+
+    previous_folder: Path
+    """Of the schedule of the round before."""
+
+    embeddings_folder: Path
+    config: RunConfig
+    temperature: float
+    seed: tuple[int, int]
+    leftover: np.ndarray
+    fields: dict[str, Any]
+    """What the manifest says beside the quality of the batches."""
+
+    progress_file: Path
+    examples_file: Path
+
+
+def select_remotely(task: SelectTask, num_pairs: int) -> dict[str, Any]:
+    """Make a schedule of `num_pairs` pairs in a Ray worker; returns its manifest.
+
+    By regions, the worker needs no CPU of its own: blocks take one each, regions a whole node each.
     """
-    blocks = store_blocks(embeddings_folder)
-    job = RegionalJob(config.train.batch_size, temperature, config.selection, seed, leftover)
-    scratch = embeddings_folder / "regions"
-    labels = config.ray.selection_labels
+    selection, labels = task.config.selection, task.config.ray.selection_labels
+    by_regions = selection.regions.divide(selection.strategy, num_pairs)
+    return run_remote(
+        _select,
+        task,
+        by_regions,
+        num_cpus=0 if by_regions else largest_node_cpus(labels),
+        placement=on_nodes(labels),
+    )
+
+
+def _select(task: SelectTask, by_regions: bool) -> dict[str, Any]:
+    make = _select_by_regions if by_regions else _select_together
+    schedule, examples = make(task)
+    append_line(task.examples_file, {"round": task.seed[1], "batches": examples})
+    return schedule.manifest
+
+
+def _select_together(task: SelectTask) -> tuple[Schedule, Examples]:
+    config = task.config
+    embeddings = load_embeddings(task.embeddings_folder)
+    schedule = make_schedule(
+        task.folder,
+        embeddings,
+        config.train.batch_size,
+        task.temperature,
+        config.selection,
+        task.seed,
+        task.leftover,
+        task.fields,
+        map_tasks=partial(ray_map, placement=on_nodes(config.ray.selection_labels)),
+        progress=FileProgress(task.progress_file),
+        previous_batches=open_schedule(task.previous_folder).batches,
+        contents=load_contents(task.embeddings_folder),
+    )
+    rng = np.random.default_rng(task.seed)
+    return schedule, pick_examples(*embeddings, schedule.batches, task.temperature, rng)
+
+
+def _select_by_regions(task: SelectTask) -> tuple[Schedule, Examples]:
+    """Blocks sorted by region lie beside the embeddings meanwhile: as many bytes again, and 24 for each pair."""
+    config, labels = task.config, task.config.ray.selection_labels
+    blocks = store_blocks(task.embeddings_folder)
+    job = RegionalJob(
+        config.train.batch_size, task.temperature, config.selection, task.seed, task.leftover
+    )
+    scratch = task.embeddings_folder / "regions"
     map_blocks = partial(ray_map, placement=on_nodes(labels))
     try:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -48,15 +109,13 @@ def select_by_regions(
             scratch,
             map_blocks=map_blocks,
             map_regions=partial(map_blocks, num_cpus=largest_node_cpus(labels)),
-            progress=FileProgress(progress_file),
-            previous_batches=open_schedule(previous_folder).batches,
+            progress=FileProgress(task.progress_file),
+            previous_batches=open_schedule(task.previous_folder).batches,
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    schedule = write_schedule(folder, chosen.batches, chosen.leftover, {**chosen.fields, **fields})
-    rng = np.random.default_rng(seed)
-    examples = pick_examples_of_many(
-        partial(read_ids, blocks, map_blocks), schedule.batches, temperature, rng
-    )
-    append_line(examples_file, {"round": seed[1], "batches": examples})
-    return schedule.manifest
+    fields = {**chosen.fields, **task.fields}
+    schedule = write_schedule(task.folder, chosen.batches, chosen.leftover, fields)
+    rng = np.random.default_rng(task.seed)
+    read = partial(read_ids, blocks, map_blocks)
+    return schedule, pick_examples_of_many(read, schedule.batches, task.temperature, rng)

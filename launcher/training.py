@@ -66,14 +66,14 @@ class Ranks:
         while not self.are_done and (is_last or not is_trained()):
             finished, _ = ray.wait([self._future], timeout=_POLL_S)
             if finished:
-                self._end(result_of(self._future))
+                self._look_at_end(result_of(self._future))
 
-    def end(self) -> None:
+    def wait_for_end(self) -> None:
         """Wait until the ranks have ended, as they are asked to by the stop file of the job."""
         ray.wait([self._future])
         self.are_done = True
 
-    def _end(self, obstacle: str | None) -> None:
+    def _look_at_end(self, obstacle: str | None) -> None:
         """The ranks have ended, or did not begin."""
         self.are_done = obstacle is None
         if obstacle is None:

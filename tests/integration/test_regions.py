@@ -11,11 +11,10 @@ import ray
 
 from launcher.config import load_config
 from launcher.run_dir import read_lines
-from launcher.selecting import select_by_regions
+from launcher.selecting import SelectTask, select_remotely
 from selection.duplicates import hash_rows
 from selection.embeddings import EmbeddingStore, store_blocks
 from selection.examples import KINDS
-from selection.ray_tasks import run_remote
 from selection.regional import RegionalJob, choose_regionally
 from selection.schedule import open_schedule
 from selection.select import make_random_schedule
@@ -59,11 +58,11 @@ def test_workers_make_the_schedule_that_one_process_makes(cluster, store, tmp_pa
         ],
     )
     before = open_schedule(tmp_path / "before")
-    manifest = run_remote(
-        select_by_regions, tmp_path / "s", tmp_path / "before", store, config, 0.1, (0, 1),
-        before.leftover, {"config_hash": config.hash}, tmp_path / "progress", tmp_path / "examples",
-        num_cpus=0,
+    task = SelectTask(
+        tmp_path / "s", tmp_path / "before", store, config, 0.1, (0, 1), before.leftover,
+        {"config_hash": config.hash}, tmp_path / "progress", tmp_path / "examples",
     )  # fmt: skip
+    manifest = select_remotely(task, num_pairs=sum(SHARD_SIZES))
     schedule = open_schedule(tmp_path / "s", {"config_hash": config.hash})
     job = RegionalJob(8, 0.1, config.selection, (0, 1), np.array(before.leftover))
     here = choose_regionally(store_blocks(store), job)
