@@ -18,7 +18,7 @@ from trainer.embedder import CheckpointEmbedder
 
 def gather(run: Run, round_number: int, checkpoint: Checkpoint) -> None:
     """Bring the embeddings of the training pairs at the end of a round into its store."""
-    if not run.collects:
+    if not run.config.selection.collects:
         embed(run, "train", round_number, checkpoint)
         return
     encoder = run.config.encoder

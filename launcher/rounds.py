@@ -167,7 +167,7 @@ def train_job(run: Run, round_number: int) -> TrainJob:
         schedules_folder=run.dir.schedules,
         checkpoints_folder=run.dir.checkpoints,
         metrics_folder=run.dir.metrics,
-        embeddings_folder=run.dir.all_embeddings if run.collects else None,
+        embeddings_folder=run.dir.all_embeddings if config.selection.collects else None,
         log_folder=run.logs,
         claim=run.claim,
         first_round=round_number,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config import RunConfig
+from launcher.expected_length import expected_length
 from launcher.run_dir import RunDir, append_line
 from launcher.training import Ranks
 from selection.artifacts import MANIFEST
 from selection.progress import TerminalProgress
 from selection.schedule import count_batches
 from selection.shards import ShardIndex
-from selection.strategies import plan_num_batches
 from trainer.checkpoint import (
     Checkpoint,
     complete_checkpoints,
@@ -50,17 +50,7 @@ class Run:
     @property
     def length(self) -> RunLength:
         """Rounds and steps, as far as the configuration and the number of pairs tell."""
-        config, num_pairs = self.config, len(self.indexes["train"])
-        first = later = num_pairs // config.train.batch_size  # round 0 is random
-        if config.rounds > 1:
-            later = plan_num_batches(config.selection, num_pairs, config.train.batch_size)
-        return RunLength(
-            num_rounds=config.rounds,
-            epochs_per_round=config.selection.refresh.epochs_per_round,
-            first_batches=first,
-            later_batches=later,
-            num_steps=config.train.num_steps,
-        )
+        return expected_length(self.config, len(self.indexes["train"]))
 
     def steps_before(self, round_number: int) -> int:
         """Steps of all rounds before this one, which have schedules."""
@@ -80,12 +70,6 @@ class Run:
         """See `trainer.stopping`."""
         return stop_file(self.logs)
 
-    @property
-    def collects(self) -> bool:
-        """Whether selection takes the embeddings that training computes."""
-        selection = self.config.selection
-        return selection.strategy != "random" and selection.refresh.embeddings == "collected"
-
     def has_trained(self, round_number: int) -> bool:
         """Whether there is a checkpoint at the end of a round."""
         folders = complete_checkpoints(self.dir.checkpoints)
@@ -97,7 +81,7 @@ class Run:
     def ages(self, round_number: int, checkpoint: Checkpoint) -> dict[str, Any]:
         """Step at which the embeddings that a round is selected from were computed, and how old they are then."""
         step = checkpoint.position.step
-        if self.collects:  # by the weights of half an epoch before, on average
+        if self.config.selection.collects:  # by the weights of half an epoch before, on average
             step -= self.num_batches(round_number - 1) // 2
         return {"embedding_step": step, "staleness_steps": self.steps_before(round_number) - step}
 

@@ -289,3 +289,8 @@ class SelectionConfig(Settings):
     random_walk: RandomWalkConfig = RandomWalkConfig()
     kmeans: KmeansConfig = KmeansConfig()
     refresh: RefreshConfig = RefreshConfig()
+
+    @property
+    def collects(self) -> bool:
+        """Whether batches are chosen, and from the embeddings that training computes."""
+        return self.strategy != "random" and self.refresh.embeddings == "collected"

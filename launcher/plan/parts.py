@@ -11,7 +11,7 @@ def chooses(config: RunConfig) -> bool:
 
 def collects(config: RunConfig) -> bool:
     """Whether embeddings are those that training computed."""
-    return chooses(config) and config.selection.refresh.embeddings == "collected"
+    return chooses(config) and config.selection.collects
 
 
 def count_parts(config: RunConfig, num_pairs: int) -> int:

@@ -11,7 +11,6 @@ from launcher.attempts import last_error
 from launcher.record import SELECTION_STAGES, Record
 from launcher.slurm_jobs import SlurmJob
 from launcher.status.reading import Observation, Owner, Stage
-from trainer.length import RunLength
 
 STATES = ("not begun", "queued", "running", "stopped", "failed", "finished")
 _RATE_LINES = 20
@@ -160,23 +159,12 @@ def total_steps(record: Record) -> int | None:
     if record.lines and "total_steps" in record.lines[-1]:
         return int(record.lines[-1]["total_steps"])
     known = [manifest["num_batches"] for manifest in record.manifests]
-    return _length(record).total_steps(known) if known else record.config.train.num_steps
+    if not known:
+        return record.config.train.num_steps
+    from launcher.expected_length import expected_length  # it takes seconds to import strategies
 
-
-def _length(record: Record) -> RunLength:
-    """As the run expects it, whose schedules tell the number of pairs."""
-    from selection.strategies import plan_num_batches
-
-    config, first = record.config, record.manifests[0]
-    return RunLength(
-        num_rounds=config.rounds,
-        epochs_per_round=config.selection.refresh.epochs_per_round,
-        first_batches=first["num_batches"],
-        later_batches=plan_num_batches(
-            config.selection, first["num_pairs"], config.train.batch_size
-        ),
-        num_steps=config.train.num_steps,
-    )
+    length = expected_length(record.config, record.manifests[0]["num_pairs"])
+    return length.total_steps(known)
 
 
 def remaining_s(record: Record, num_steps: int, step_s: float) -> float:
