@@ -79,6 +79,7 @@ def test_graph_and_the_memory_of_selection_are_upper_bounds(make_config):
     assert 0.5 < repeated < 1
     assert graph_bytes(num_pairs, 32) * repeated == pytest.approx(held, rel=0.02)
 
+    choose((U[:512], V[:512]), 64, 0.07, config.selection)  # Numba compiles, in a fresh clone
     tracemalloc.start()
     choose((U, V), 64, 0.07, config.selection)
     _, peak = tracemalloc.get_traced_memory()
