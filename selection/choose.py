@@ -41,8 +41,8 @@ def choose_together(
     batch_size: int,
     temperature: float,
     config: SelectionConfig,
-    seed: tuple[int, int] = (0, 1),
-    previous_leftover: Int64[np.ndarray, "r"] | None = None,
+    seed: tuple[int, int],
+    previous_leftover: Int64[np.ndarray, "r"],
     map_tasks: Mapper = thread_map,
     progress: Progress = silent,
     previous_batches: Int64[np.ndarray, "m0 b0"] | None = None,
@@ -72,8 +72,6 @@ def choose_together(
     hardness.check_batch_size(batch_size)
     hardness.check_strategy(config.strategy)
     rng = np.random.default_rng(seed)
-    if previous_leftover is None:
-        previous_leftover = np.empty(0, np.int64)
     start = time.perf_counter()
     numbers = _find_duplicates(embeddings, config, contents)
     num_random = hardness.num_random(batch_size, round_number=seed[1])

@@ -9,7 +9,7 @@ Such embeddings are of different ages, up to one epoch, and see the random views
 Legend: n pairs, d dimensions.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +80,14 @@ def gather_collected(
     store.complete()
 
 
+_open_index = lru_cache(maxsize=1)(ShardIndex.open)
+"""Opening verifies every shard, which once in a process is enough."""
+
+
 def _gather_shard(
     index_folder: Path, folder: Path, store: EmbeddingStore, parts: tuple[str, str], shard: int
 ) -> int:
-    index = ShardIndex.open(index_folder)
+    index = _open_index(index_folder)
     start, stop = (int(end) for end in index.shard_starts[shard : shard + 2])
     both = read_collected(folder, start, stop)
     blocks = (

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int, Int64
 from scipy.sparse.csgraph import connected_components
 
 from selection.checks import NORM_TOLERANCE
@@ -153,12 +153,19 @@ def batch_losses(
 
 def captured_affinity(affinity: sp.csr_array, batches: Int64[np.ndarray, "m b"]) -> float:
     """Share of the affinity that lies inside batches; pairs in no batch capture nothing."""
-    batch_of = np.full(affinity.shape[0], -1)
-    batch_of[batches.ravel()] = np.repeat(np.arange(len(batches)), batches.shape[1])
-    return share_inside(affinity, batch_of)
+    return share_inside(affinity, batch_of_each(batches, affinity.shape[0]))
 
 
-def share_inside(affinity: sp.csr_array, batch_of: Int64[np.ndarray, "n"]) -> float:
+def batch_of_each(
+    batches: Int64[np.ndarray, "m b"], num_nodes: int, dtype: type[np.integer] = np.int64
+) -> Int[np.ndarray, "n"]:
+    """The batch of every node; -1 for those in none."""
+    batch_of = np.full(num_nodes, -1, dtype)
+    batch_of[batches.ravel()] = np.repeat(np.arange(len(batches), dtype=dtype), batches.shape[1])
+    return batch_of
+
+
+def share_inside(affinity: sp.csr_array, batch_of: Int[np.ndarray, "n"]) -> float:
     """Share of the affinity between nodes of the same batch; -1 is none."""
     rows = np.repeat(batch_of, np.diff(affinity.indptr))
     inside = (rows == batch_of[affinity.indices]) & (rows >= 0)

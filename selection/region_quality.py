@@ -23,6 +23,7 @@ from selection.forbidden import nothing_forbidden
 from selection.knn import Neighbors, drop_self
 from selection.quality import (
     batch_losses,
+    batch_of_each,
     measure_embeddings,
     num_affordable_batches,
     random_batches,
@@ -173,8 +174,7 @@ def measure_links(
         hashes = hash_rows(rows.U, rows.V) if rows.contents is None else rows.contents
         forbidden = replace(nothing_forbidden(len(ids)), contents=number_contents(hashes))
         graph = forbidden.remove_from(graph)
-    batch_of = np.full(len(region_of), -1, np.int32)
-    batch_of[batches.ravel()] = np.repeat(np.arange(len(batches), dtype=np.int32), batches.shape[1])
+    batch_of = batch_of_each(batches, len(region_of), np.int32)
     together, met = (
         float(np.mean([label_of[side] == label_of[queries.ids, None] for side in sides]))
         for label_of in (region_of, batch_of)
