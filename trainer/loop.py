@@ -57,7 +57,7 @@ def train_round(
     log: MetricsLog | None,
     save: Callable[[Position], None],
     stops: Callable[[], bool] = lambda: False,
-    note: Callable[[Tensor, Tensor], None] = lambda _u, _v: None,
+    note: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Position:
     """Train from `position` to the end of its round, or to where the ranks agree to stop.
 
@@ -69,7 +69,7 @@ def train_round(
         log: where metrics go; only rank 0 has one.
         save: makes a checkpoint; called on every rank at the same steps.
         stops: asked after every step; the same answer on every rank.
-        note: given the embeddings u and v of every step.
+        note: given the embeddings u and v of every step; None where nobody asks for them.
 
     Returns:
         The start of the next round, or where the ranks stopped.
@@ -82,7 +82,8 @@ def train_round(
         seed_step(plan.seed, position.step, dist.get_rank())
         step = train_step(engine, batch)
         window.add(step.loss)
-        note(step.u, step.v)
+        if note is not None:
+            note(step.u, step.v)
         position = position.next()
         stop = stops()
         if stop or plan.logs_at(position):

@@ -123,7 +123,6 @@ class Session:
                 collector.write(position.step)
             self._save(position, schedule.content_hash)
 
-        note = {} if collector is None else {"note": collector.note}
         self.position = train_round(
             self._engine,
             batches,
@@ -132,7 +131,7 @@ class Session:
             self._log,
             save_at,
             self._stop.agreed,
-            **note,
+            collector.note if collector is not None else None,
         )
 
     def _collector(self, sampler: RankSampler, plan: RoundPlan) -> Collector | None:
