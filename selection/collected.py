@@ -24,7 +24,7 @@ from selection.progress import Progress, silent
 from selection.shards import ShardIndex
 
 _IDS, _ROWS = ".ids.npy", ".rows.npy"
-_READ_AT_ONCE = 256
+READ_AT_ONCE = 256
 
 
 def collected_folder(embeddings: Path, round_number: int) -> Path:
@@ -91,10 +91,11 @@ def _gather_shard(
     start, stop = (int(end) for end in index.shard_starts[shard : shard + 2])
     both = read_collected(folder, start, stop)
     blocks = (
-        np.arange(first, min(first + _READ_AT_ONCE, stop))
-        for first in range(start, stop, _READ_AT_ONCE)
+        np.arange(first, min(first + READ_AT_ONCE, stop))
+        for first in range(start, stop, READ_AT_ONCE)
     )
     contents = [hash_parts(index.read(ids), parts) for ids in blocks]
+    index.close()  # the shard, not the index
     store.write_shard(shard, both[0], both[1], np.concatenate(contents, axis=1))
     return shard
 

@@ -24,7 +24,7 @@ from selection.threads import one_blas_thread, thread_pool
 MAX_FLAT_PAIRS = 4_000
 _QUERY_BLOCK = 4096
 _RECALL_SAMPLE = 512
-_CELLS_PER_ROOT = 8
+CELLS_PER_ROOT = 8
 _ROUNDING = 1e-5  # of a similarity that is summed in another order
 
 
@@ -122,7 +122,7 @@ def _search_cells(
     sample = rng.permutation(num_pairs)[:_RECALL_SAMPLE]
     truth = [nearest_exactly(*sides, sample, k) for sides in ((U, V), (V, U))]
     v_of_u, u_of_v = nothing_found(num_pairs, k), nothing_found(num_pairs, k)
-    num_cells = min(num_pairs, int(_CELLS_PER_ROOT * math.sqrt(num_pairs)))
+    num_cells = min(num_pairs, int(CELLS_PER_ROOT * math.sqrt(num_pairs)))
 
     def told(before: int, done: int) -> None:
         progress("neighbors", before + done, 2 * num_pairs, "queries")

@@ -32,7 +32,7 @@ FILL = 0.9
 _SAMPLE_PER_REGION = 1024
 _LEAST_SAMPLE = 1 << 14
 _PAIRS_PER_PROTOTYPE = 16
-_MOST_PROTOTYPES = 64
+MOST_PROTOTYPES = 64
 _PRICE_STEPS = 200
 _FIRST_STEP, _DECAY = 0.05, 0.98  # of a price; similarities are at most 1
 _BLOCK = 1024
@@ -119,7 +119,7 @@ def _centroids(
     points: Float32[np.ndarray, "n d"], rng: np.random.Generator
 ) -> Float32[np.ndarray, "p d"]:
     """Prototypes of a group: centroids of clusters of equal size."""
-    num_prototypes = max(1, min(_MOST_PROTOTYPES, len(points) // _PAIRS_PER_PROTOTYPE))
+    num_prototypes = max(1, min(MOST_PROTOTYPES, len(points) // _PAIRS_PER_PROTOTYPE))
     sizes = np.full(num_prototypes, len(points) // num_prototypes)
     sizes[: len(points) % num_prototypes] += 1
     cluster_of = balanced_clusters(points, sizes, rng, num_balanced_steps=0)

@@ -6,7 +6,7 @@ together. Nothing is decoded or unpickled.
 
 Open, an index holds O(shards) memory; layouts are memory-mapped, and maps and descriptors live in
 a cache of bounded size. A read of `b` samples costs at most one system call per part, and holds at
-most `_BLOCK_BYTES`, or one part, beside the samples themselves.
+most `READ_BLOCK_BYTES`, or one part, beside the samples themselves.
 
 Shapes: `b` ids asked for, `p` parts to read, `s` shards.
 """
@@ -32,7 +32,7 @@ INDEX_KIND = "index"
 
 _MAX_OPEN_SHARDS = 128  # two descriptors each; the usual limit of a process is 1,024
 _GAP_BYTES = 64 << 10  # reading this much for nothing costs less than another system call
-_BLOCK_BYTES = 16 << 20
+READ_BLOCK_BYTES = 16 << 20
 
 
 class ShardIndex:
@@ -197,7 +197,7 @@ def coalesce(
     offsets: Int64[np.ndarray, "p"],
     sizes: Int64[np.ndarray, "p"],
     gap_bytes: int = _GAP_BYTES,
-    block_bytes: int = _BLOCK_BYTES,
+    block_bytes: int = READ_BLOCK_BYTES,
 ) -> list[slice]:
     """Group neighbouring byte ranges that one system call should fetch.
 

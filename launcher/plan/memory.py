@@ -3,7 +3,7 @@
 Legend: n pairs, d dimensions, k neighbours, b pairs of a rank, B pairs of a batch, p parameters, w ranks.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from launcher.config import RunConfig
 from launcher.plan.data import Split
@@ -47,14 +47,7 @@ class RankMemory:
     @property
     def total_bytes(self) -> float:
         """All of it."""
-        return (
-            self.weights_bytes
-            + self.gradients_bytes
-            + self.optimizer_bytes
-            + self.activations_bytes
-            + self.loss_bytes
-            + self.process_bytes
-        )
+        return sum(astuple(self))
 
 
 @dataclass(frozen=True)
@@ -70,13 +63,7 @@ class SelectionMemory:
     @property
     def total_bytes(self) -> float:
         """All of it."""
-        return (
-            self.embeddings_bytes
-            + self.neighbors_bytes
-            + self.graph_bytes
-            + self.working_bytes
-            + self.process_bytes
-        )
+        return sum(astuple(self))
 
 
 def rank_memory(train: TrainConfig, sizes: Sizes, dim: int) -> RankMemory:

@@ -16,7 +16,10 @@ from launcher.plan.hardware import (
     rank_flops_per_s,
 )
 from launcher.plan.parts import chooses, collects, count_parts
-from selection.knn import MAX_FLAT_PAIRS
+from selection.collected import READ_AT_ONCE
+from selection.knn import CELLS_PER_ROOT, MAX_FLAT_PAIRS
+from selection.regions import MOST_PROTOTYPES
+from selection.shard_index import READ_BLOCK_BYTES
 from selection.strategies import plan_num_batches
 from trainer.sizes import Sizes
 
@@ -29,7 +32,6 @@ GATHER_CORE_S_PER_PAIR = 1e-5
 NODE_READ_BYTES_PER_S = 2e9
 """What a node is taken to read from a shared file system, at most."""
 
-_CELLS_PER_ROOT = 8  # of `selection/knn.py`
 VISITED_CELLS = 200
 """Cells that a query looks into: 140 of 2,500 at 10^5 pairs, 320 of 8,000 at 10^6, on a power-law mixture."""
 
@@ -38,10 +40,6 @@ CLUSTER_CORE_S_PER_LINK = 6e-6
 
 MAX_SELECTION_THREADS = 16
 """More have nothing to do, see `selection/join.py`."""
-
-_GATHER_BATCH = 256  # of `selection/collected.py`
-_PROTOTYPES_PER_REGION = 64  # of `selection/regions.py`
-_READ_BLOCK_BYTES = 16 << 20  # of `selection/shard_index.py`
 
 TRAIN_STAGE, SELECTION_STAGES = (
     "train, one epoch",
@@ -138,7 +136,7 @@ def _selection_stages(
         Stage("cluster", 0, cluster_s, num_selected),
     ]
     if num_parts > 1:
-        divide = 2.0 * n * num_parts * _PROTOTYPES_PER_REGION * d
+        divide = 2.0 * n * num_parts * MOST_PROTOTYPES * d
         divide_s = divide / (there.num_nodes * there.cpus_per_node * CORE_FLOPS_PER_S)
         found.insert(0, Stage("divide", divide, divide_s, num_selected))
     return found
@@ -154,7 +152,7 @@ def neighbor_flops(n: int, d: int, index: str) -> float:
     """Of the search, both ways: everything with everything, or with the centroids twice and in the cells visited."""
     if index == "flat" or (index == "auto" and n <= MAX_FLAT_PAIRS):
         return 4.0 * n * n * d
-    num_cells = _CELLS_PER_ROOT * math.sqrt(n)
+    num_cells = CELLS_PER_ROOT * math.sqrt(n)
     return 8.0 * n * num_cells * d + 4.0 * n * VISITED_CELLS * n / num_cells * d
 
 
@@ -167,8 +165,8 @@ def reads(config: RunConfig, train: Split) -> list[Reads]:
     """Requests of an epoch and of an embedding pass, by `selection/shard_index.py`."""
     n, pair_bytes = train.num_pairs, train.pair_bytes
     collected = collects(config)
-    batch = _GATHER_BATCH if collected else config.selection.embed.batch_size
-    blocks = max(1.0, batch * pair_bytes / _READ_BLOCK_BYTES)
+    batch = READ_AT_ONCE if collected else config.selection.embed.batch_size
+    blocks = max(1.0, batch * pair_bytes / READ_BLOCK_BYTES)
     return [
         Reads(TRAIN_STAGE, n, n * pair_bytes),
         Reads("gather" if collected else "embed", n / batch * blocks, n * pair_bytes),
