@@ -77,9 +77,7 @@ def show_logs(root: Path, attempt: int | None, rank: int | None, num_lines: int)
     Raises:
         ConfigError: there is no such run, attempt or log.
     """
-    run_dir = RunDir(root)
-    if not (run_dir.root / "logs").is_dir():
-        raise ConfigError(f"{root}: holds no logs, so no run has begun there")
+    run_dir = _open(root)
     found = _files(run_dir, attempt, rank)
     if not found:
         what = "log" if rank is None else f"log of rank {rank}"
@@ -104,9 +102,7 @@ def list_logs(root: Path) -> str:
     Raises:
         ConfigError: there is no run.
     """
-    run_dir = RunDir(root)
-    if not (run_dir.root / "logs").is_dir():
-        raise ConfigError(f"{root}: holds no logs, so no run has begun there")
+    run_dir = _open(root)
     lines = []
     for attempt in read_attempts(run_dir):
         began = datetime.fromtimestamp(attempt.began).strftime("%Y-%m-%d %H:%M:%S")
@@ -120,6 +116,18 @@ def list_logs(root: Path) -> str:
         lines += map(_describe_file, [path for path in (job.log,) if path.is_file()])
         lines += _describe_folders(job.attempts)
     return "\n".join(lines)
+
+
+def _open(root: Path) -> RunDir:
+    run_dir = RunDir(root)
+    if not (run_dir.root / "logs").is_dir():
+        raise ConfigError(f"{root}: holds no logs, so no run has begun there")
+    return run_dir
+
+
+def _newest_job_logs(run_dir: RunDir) -> list[Path]:
+    """What the newest job has printed; nothing before it has begun."""
+    return [job.log for job in read_jobs(run_dir)[-1:] if job.log.is_file()]
 
 
 def _describe_file(path: Path) -> str:
@@ -138,8 +146,7 @@ def _files(run_dir: RunDir, number: int | None, rank: int | None) -> list[Path]:
     logs = attempt.logs if attempt else []
     if rank is not None:
         return [path for path in logs if path.name == f"rank-{rank}.log"]
-    jobs = [job.log for job in read_jobs(run_dir)[-1:] if job.log.is_file() and number is None]
-    return [*jobs, *logs]
+    return [*_newest_job_logs(run_dir), *logs] if number is None else logs
 
 
 def _attempt(run_dir: RunDir, number: int | None) -> Attempt | None:
@@ -159,4 +166,4 @@ def _error(run_dir: RunDir, number: int | None) -> str | None:
     attempts = read_attempts(run_dir)
     if found := last_error([each for each in attempts if number in (None, each.number)]):
         return "attempt {}: {}".format(*found)
-    return find_error([job.log for job in read_jobs(run_dir)[-1:] if job.log.is_file()])
+    return find_error(_newest_job_logs(run_dir))

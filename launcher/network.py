@@ -5,6 +5,7 @@ gets a block of ports of its own, chosen by job and node and passed over where s
 nodes that a test puts on one machine, keep apart. All ports lie below those that Linux gives to outgoing connections.
 """
 
+import re
 import socket
 from pathlib import Path
 
@@ -70,6 +71,11 @@ def own_ip(other: str) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((other, 9))
         return probe.getsockname()[0]
+
+
+def is_plain(address: str) -> bool:
+    """Whether an address is host:port; `auto` and ray://... are Ray's to resolve."""
+    return bool(re.fullmatch(r"[^/]+:\d+", address))
 
 
 def answers(address: str) -> bool:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import shutil
 import sys
 import time
@@ -14,7 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launcher.config import RayConfig, RunConfig
-from launcher.network import answers
+from launcher.network import answers, is_plain
 from selection.errors import ConfigError, JobError
 from selection.ray_tasks import Placement
 
@@ -152,8 +151,8 @@ def _check_amounts(
 
 def _wait_for_head(address: str, config: RayConfig) -> None:
     """Ray itself tries a dead address for more than ten minutes before it says so."""
-    if not re.fullmatch(r"[^/]+:\d+", address):
-        return  # "auto" or ray://..., which Ray resolves
+    if not is_plain(address):
+        return
     timeout_s = config.join_timeout_s if config.num_nodes else _ANSWER_TIMEOUT_S
     give_up_s = time.monotonic() + timeout_s
     while not answers(address):

@@ -121,6 +121,11 @@ class RunDir:
                 shutil.rmtree(folder)
 
 
+def no_run(root: Path) -> ConfigError:
+    """The error for a folder that is no run."""
+    return ConfigError(f"{root}: holds no config.yaml, so it is no run; `coterie run` makes one")
+
+
 def open_run(root: Path) -> tuple[RunDir, RunConfig]:
     """A run that was made before.
 
@@ -129,7 +134,7 @@ def open_run(root: Path) -> tuple[RunDir, RunConfig]:
     """
     run_dir = RunDir(root)
     if not run_dir.config.is_file():
-        raise ConfigError(f"{root}: holds no config.yaml, so it is no run; `coterie run` makes one")
+        raise no_run(root)
     return run_dir, load_config(run_dir.config)
 
 

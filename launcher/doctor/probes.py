@@ -15,7 +15,7 @@ from pathlib import Path
 from launcher.config import RayConfig, RunConfig
 from launcher.doctor import judging
 from launcher.doctor.judging import Finding
-from launcher.network import answers, first_ephemeral_port, listening_ports
+from launcher.network import answers, first_ephemeral_port, is_plain, listening_ports
 
 _TIMEOUT_S = 3
 _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu11")
@@ -45,7 +45,7 @@ def examine(config: RunConfig | None) -> list[Finding]:
         judging.judge_temp_dir(os.environ.get("RAY_TMPDIR", "/tmp/ray")),
         judging.judge_open_files(soft, hard),
         judging.judge_slurm(*_slurm()),
-        judging.judge_ray_address(address, bool(address) and _answers(address or "")),
+        judging.judge_ray_address(address, bool(address and (not is_plain(address) or answers(address)))),
         judging.judge_token(*_token()),
         judging.judge_threads(os.environ.get("OMP_NUM_THREADS"), os.cpu_count() or 1),
         judging.judge_disk(str(folder), shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
@@ -82,11 +82,6 @@ def _slurm() -> tuple[list[str], str | None, str]:
     missing = [name for name in _SLURM if not shutil.which(name)]
     answer, error = _output("sinfo", "--noheader", "--format=%R")
     return missing, answer, error
-
-
-def _answers(address: str) -> bool:
-    """`auto` and ray:// are Ray's to resolve."""
-    return answers(address) if re.fullmatch(r"[^/]+:\d+", address) else True
 
 
 def _token() -> tuple[str, int | None, bool]:

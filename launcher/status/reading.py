@@ -11,10 +11,9 @@ from typing import Any
 from launcher.attempts import Attempt, read_attempts
 from launcher.ownership import TOUCH_EVERY_S, find_process
 from launcher.record import Record, read_record
-from launcher.run_dir import RunDir, read_lines
+from launcher.run_dir import RunDir, no_run, read_lines
 from launcher.slurm_jobs import SlurmJob, ask_slurm, read_jobs
 from selection.artifacts import MANIFEST, has_manifest
-from selection.errors import ConfigError
 from selection.schedule import schedule_folder
 from trainer.claim import read_owner
 
@@ -83,7 +82,7 @@ def _look(root: Path) -> Observation:
     jobs = read_jobs(run_dir)
     owner = read_owner_file(run_dir)
     if not (run_dir.config.is_file() or owner or jobs):
-        raise ConfigError(f"{root}: holds no config.yaml, so it is no run; `coterie run` makes one")
+        raise no_run(root)
     record = read_record(root) if run_dir.config.is_file() else None
     attempts = read_attempts(run_dir)
     return Observation(

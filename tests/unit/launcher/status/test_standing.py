@@ -19,18 +19,15 @@ from launcher.status.reading import observe
 from launcher.status.standing import decide_state, find_standing, remaining_s, seconds_per_step
 from launcher.status.text import to_lines, to_table
 from selection.artifacts import write_json, write_manifest
-from tests.unit.launcher.report.run_folder import BATCH_SIZE, STAGES_S, write_data, write_run
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data") / "train")
+from tests.unit.launcher.report.run_folder import BATCH_SIZE, STAGES_S
 
 
 @pytest.fixture
-def make_run(tmp_path, data):
+def make_run(make_run):
+    """The same, with the encoder's folder."""
+
     def make(name="run", **settings):
-        root = write_run(tmp_path / name, data, **settings)
+        root = make_run(name, **settings)
         write_manifest(RunDir(root).encoder, "encoder", [], {})
         return root
 
