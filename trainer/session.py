@@ -59,6 +59,7 @@ class Session:
             ConfigError: the batch does not divide over the ranks.
             ArtifactError: the index, the encoder's folder or the checkpoint is not what the job expects.
         """
+        logger.info("building the engine as rank %d of %d", dist.get_rank(), dist.get_world_size())
         limit_threads(max(1, int(job.train.cpus_per_rank)))
         device = rank_device(job.train.use_gpu)
         model = build_model(job.encoder, job.encoder_folder, job.train, job.seed).to(device)

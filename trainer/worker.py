@@ -104,8 +104,10 @@ def train(job: TrainJob) -> None:
 
 
 def _train(job: TrainJob) -> None:
+    logger.info("importing torch and DeepSpeed")
     from trainer.engine import process_group
 
+    logger.info("joining the other ranks")
     with process_group(job.train.use_gpu):
         _train_rounds(
             job

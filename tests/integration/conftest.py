@@ -40,6 +40,10 @@ def tiny_data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_overrides(tiny_data):
+    return tiny_settings(tiny_data)
+
+
+def tiny_settings(tiny_data):
     """Overrides of the quickstart configuration that make it run in a minute."""
     return [
         f"data.train={tiny_data}/train/shard-*.tar",

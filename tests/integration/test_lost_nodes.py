@@ -19,7 +19,7 @@ from tests.integration.test_run import (
 
 pytestmark = pytest.mark.ray
 
-EPOCHS_PER_ROUND = 4
+EPOCHS_PER_ROUND = 8
 STEPS_PER_ROUND = EPOCHS_PER_ROUND * NUM_BATCHES
 
 

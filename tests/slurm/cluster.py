@@ -21,6 +21,7 @@ import psutil
 NODES = ("n1", "n2")
 DAEMONS = ("munged", "slurmctld", "slurmd")
 _OF_SLURM = ("slurmd", "slurmstepd", "srun")
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 _START_S, _STOP_S = 30, 20
 _PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 
@@ -141,8 +142,7 @@ class SlurmCluster:
 
     def wait_for_end(self, job_id: int, timeout_s: float) -> str:
         """Wait until a job is over, and return its last state."""
-        over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
-        wait_until(lambda: self.state(job_id) in over, f"end of job {job_id}", timeout_s)
+        wait_until(lambda: self.state(job_id) in OVER, f"end of job {job_id}", timeout_s)
         return self.state(job_id)
 
     def _all_idle(self) -> bool:

@@ -106,7 +106,8 @@ def tell(cluster, submit, stub):
 
 @pytest.fixture(scope="session")
 def overrides(tiny_overrides):  # noqa: F811
-    return [*tiny_overrides, "train.log_every_steps=1", "selection.refresh.epochs_per_round=1"]
+    """Of a run whose rounds train for 15 s or more: SLURM looks into its queue every few seconds."""
+    return [*tiny_overrides, "train.log_every_steps=1", "selection.refresh.epochs_per_round=16"]
 
 
 @pytest.fixture(scope="session")

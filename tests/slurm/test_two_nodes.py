@@ -10,7 +10,7 @@ from launcher.network import first_ephemeral_port
 from launcher.network import listening_ports as listening_ports_here
 from selection.schedule import open_schedule
 from tests.integration.test_run import losses
-from tests.slurm.cluster import wait_until
+from tests.slurm.cluster import OVER, wait_until
 from tests.slurm.conftest import job_processes
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ray]
@@ -24,7 +24,7 @@ def log(run_dir):
 
 def wait_for_first_step(cluster, job, run_dir):
     def has_begun():
-        assert cluster.state(job) in ("PENDING", "RUNNING"), log(run_dir)
+        assert cluster.state(job) not in OVER, log(run_dir)
         return losses(run_dir)
 
     wait_until(has_begun, f"first step of job {job}", START_S)
