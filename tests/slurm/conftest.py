@@ -106,8 +106,8 @@ def tell(cluster, submit, stub):
 
 @pytest.fixture(scope="session")
 def overrides(tiny_overrides):  # noqa: F811
-    """Of a run whose rounds train for 15 s or more: SLURM looks into its queue every few seconds."""
-    return [*tiny_overrides, "train.log_every_steps=1", "selection.refresh.epochs_per_round=16"]
+    """Of a run whose rounds train for some seconds: SLURM looks into its queue every three."""
+    return [*tiny_overrides, "train.log_every_steps=1", "selection.refresh.epochs_per_round=8"]
 
 
 @pytest.fixture(scope="session")
