@@ -44,8 +44,8 @@ class StudyConfig(Settings):
     """Each makes other first weights, other first batches and another order; the same ones for every arm."""
 
     shares: list[float] = Field(default=[1.0])
-    """Budgets of seconds, as shares of what the reference needs for its epochs. For each of them every arm is trained
-    once more, as long as fits, selection counted, with a learning rate that falls over just that time."""
+    """Budgets of seconds, as shares of what the reference needs for its epochs. For each of them every other arm is
+    trained once more, as long as fits, selection counted, with a learning rate that falls over just that time."""
 
     split: Literal["heldout", "validation"] = "heldout"
     """Where arms are compared. Settings are chosen on `validation`; `heldout` is for what was chosen."""

@@ -60,7 +60,7 @@ def seconds_trials(
     prices: Prices,
     done: Sequence[Trial] = (),
 ) -> list[Trial]:
-    """The trials at equal seconds.
+    """The trials at equal seconds; the reference needs none at a share, as all are compared with all its steps.
 
     Args:
         study: its shares, and its reference.
@@ -75,6 +75,7 @@ def seconds_trials(
     rounds = run_length(total, 0, *round_steps(reference.config, num_pairs)).rounds
     total_s = prices.seconds(study.reference, total, rounds - 1)
     for share in study.shares:
+        compared = [arm for arm in arms if arm is not reference or share == 1]
         budget = (share * total_s - prices.start_s) / prices.step_s
         lengths = {
             arm.name: run_length(
@@ -82,9 +83,9 @@ def seconds_trials(
                 prices.refresh_s[arm.name] / prices.step_s,
                 *round_steps(arm.config, num_pairs),
             )
-            for arm in arms
+            for arm in compared
         }
-        trials += _trials(study, arms, seconds_budget(share), lengths)
+        trials += _trials(study, compared, seconds_budget(share), lengths)
     known = {trial.config.hash: trial.config for trial in done}
     return [replace(trial, config=known.get(trial.config.hash, trial.config)) for trial in trials]
 

@@ -51,7 +51,8 @@ class ArmSummary:
     """Of the best round of each trial; biased upwards, and the same for every arm."""
 
     difference: Interval | None
-    """Final score minus that of the reference, of the seeds that both have; None where there is none."""
+    """Final score minus that of the reference with all its steps, of the seeds that both have; None where there is
+    none. At a share of its seconds, an arm that is ahead needs no more than that share."""
 
     num_rounds: int
     num_steps: float
@@ -93,31 +94,25 @@ def summarize_arms(
     Args:
         results: of all finished trials.
         reference: name of the arm that all are compared with.
-        reference_budget: its budget whose final score is to be reached.
+        reference_budget: its budget whose final score is compared with.
     """
     by_key: dict[tuple[str, str], dict[int, Result]] = {}
     for result in results:
         by_key.setdefault((result.budget, result.arm), {})[result.seed] = result
     targets = by_key.get((reference_budget, reference), {})
-    return [
-        _summarize(own, by_key.get((budget, reference), {}), targets)
-        for (budget, _), own in by_key.items()
-    ]
+    return [_summarize(own, targets) for own in by_key.values()]
 
 
-def _summarize(
-    own: dict[int, Result], reference: dict[int, Result], targets: dict[int, Result]
-) -> ArmSummary:
+def _summarize(own: dict[int, Result], targets: dict[int, Result]) -> ArmSummary:
     first = next(iter(own.values()))
     finals = {seed: result.scores[-1] for seed, result in own.items()}
-    shared = [seed for seed in own if seed in reference]
+    shared = [seed for seed in own if seed in targets]
     times = {
         seed: time_to_reach(own[seed].seconds, own[seed].scores, targets[seed].scores[-1])
-        for seed in own
-        if seed in targets
+        for seed in shared
     }
     reached = [time / targets[seed].seconds[-1] for seed, time in times.items() if time is not None]
-    others = [reference[seed].scores[-1] for seed in shared]
+    others = [targets[seed].scores[-1] for seed in shared]
     return ArmSummary(
         arm=first.arm,
         budget=first.budget,

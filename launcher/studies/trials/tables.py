@@ -13,8 +13,8 @@ _PAGE = """\
 # {name}
 
 {metric} on the {split} split, seeds {seeds} as far as they are finished, {at_once} trials at a time.
-Mean and {confidence:.0%} interval over seeds (Student's t). Differences are paired by seed, `*` where the interval
-excludes 0, and not corrected for the number of arms.
+Mean and {confidence:.0%} interval over seeds (Student's t). Differences are to {reference} with all its steps,
+paired by seed, `*` where the interval excludes 0, and not corrected for the number of arms.
 
 Seconds are those of training and selection at the median prices of this study: {step_ms:.1f} ms a step, {start_s:.1f} s
 to start the ranks, and for each refresh {refreshes}.
@@ -41,6 +41,7 @@ def page(
         name=study.study_dir.name,
         metric=study.metric,
         split=study.split,
+        reference=study.reference,
         seeds=", ".join(map(str, study.seeds)),
         at_once=study.trials_at_once,
         confidence=CONFIDENCE,

@@ -70,7 +70,6 @@ def test_equal_seconds(make_study):
     assert lengths == {
         ("random", "seconds-1"): (3, 30),
         ("spectral", "seconds-1"): (2, 25),
-        ("random", "seconds-2"): (7, 65),  # 2 x 35 s less one start
         ("spectral", "seconds-2"): (5, 45),
     }
     for trial in trials:
