@@ -39,6 +39,7 @@ _FILE = "tokenizer.json"
 _CHUNK_PAIRS = 1024
 _PAD_MULTIPLE = 8
 _MAX_BYTES_PER_TOKEN = 16
+_USUAL_BYTES_PER_TOKEN = 6
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,20 @@ class PairTokenizer:
         A text without any token becomes the one token `EMPTY_ID`, so that each row has something to average.
         """
         limit = self.parts[side].max_tokens
+        parts = [beginning(text, limit) for text in texts]
+        rows = self._encode(parts, limit)
+        short = [
+            k for k, row in enumerate(rows) if len(row) < limit and len(parts[k]) < len(texts[k])
+        ]
+        if short:
+            again = self._encode([texts[k] for k in short], limit)
+            for k, row in zip(short, again, strict=True):
+                rows[k] = row
+        return pad(rows, limit, PAD_ID)
+
+    def _encode(self, texts: Sequence[bytes], limit: int) -> list[list[int]]:
         encodings = self.tokenizer.encode_batch_fast([decode(text, limit) for text in texts])
-        return pad([encoding.ids[:limit] for encoding in encodings], limit, PAD_ID)
+        return [encoding.ids[:limit] for encoding in encodings]
 
 
 def pad(rows: Sequence[list[int]], limit: int, pad_id: int) -> Int64[Tensor, "b t"]:
@@ -220,6 +233,18 @@ def decode(text: bytes, max_tokens: int) -> str:
     """As much of a text as can matter."""
     # Texts can be whole files, and what lies beyond max_tokens of the longest tokens is never read.
     return text[: max_tokens * _MAX_BYTES_PER_TOKEN].decode("utf-8", errors="replace")
+
+
+def beginning(text: bytes, max_tokens: int) -> bytes:
+    """The first words of a text, usually all that `max_tokens` can hold; the text, if it is no longer than that.
+
+    No token reaches over white space, so these words have the tokens that they have in the whole text.
+    """
+    num_bytes = max_tokens * _USUAL_BYTES_PER_TOKEN
+    if len(text) <= num_bytes:
+        return text
+    first, *last = text[:num_bytes].rsplit(None, 1)
+    return first if last else b""
 
 
 def _settings(config: TextTransformerConfig) -> dict[str, Any]:

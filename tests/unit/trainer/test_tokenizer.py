@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from selection.artifacts import hash_file, read_manifest
 from selection.errors import ArtifactError
@@ -15,7 +17,9 @@ from trainer.encoders import prepare_encoder, tokenizer
 from trainer.encoders.tokenizer import (
     EMPTY_ID,
     PAD_ID,
+    PairTokenizer,
     TextPart,
+    decode,
     open_tokenizer,
     read_part,
     train_tokenizer,
@@ -154,3 +158,33 @@ def test_split_words_shares_tokens_between_spellings(pairs, encoder_config):
     assert ids("a.b(c)") == ids("a . b ( c )")
     plain = train_tokenizer(encoder_config, TEXTS, pairs, silent)
     assert plain.encode("read_file").ids != plain.encode("readFile").ids
+
+
+PIECES = st.sampled_from(
+    [b" ", b"  ", b"\n    ", b"\t", b"\x0b", b"_", b".", b"(", b"abc", b"deadbeef", b"readFile", b"I'll", b"'s ", b"12"]
+    + [text.encode() for text in ("\u6771\u4eac", "na\u00efve", "\u03a3", "\u00a0", "\u3000", "\u0130", "\U0001f600")]
+    + [b"\xff", b"\xe6\x9d", b"x" * 90]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("split_words", [False, True])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.lists(PIECES, max_size=120).map(b"".join), min_size=1, max_size=4))
+def test_tokens_of_the_beginning_are_those_of_the_whole(
+    pairs, encoder_config, tokenizers, split_words, texts
+):
+    config = encoder_config.model_copy(update={"split_words": split_words})
+    if split_words not in tokenizers:
+        tokenizers[split_words] = train_tokenizer(config, TEXTS, pairs, silent)
+    whole = tokenizers[split_words]
+    limit = TEXTS["v"].max_tokens
+    found = PairTokenizer(whole, TEXTS).tokenize("v", texts).tolist()
+    for row, text in zip(found, texts, strict=True):
+        ids = whole.encode(decode(text, limit)).ids[:limit] or [EMPTY_ID]
+        assert row == ids + [PAD_ID] * (len(row) - len(ids))
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    """With and without `split_words`."""
+    return {}
