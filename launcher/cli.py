@@ -1,11 +1,9 @@
 """The command `coterie`: its parser, put together from `launcher/commands`, and its exit statuses."""
 
 import argparse
-import atexit
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from launcher.commands import (
     cancel,
@@ -79,21 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def command_line() -> NoReturn:
-    """What the shell calls: run one command, and leave with its status.
-
-    Where Ray was used, C++'s destructors are left out: a thread of Ray's that comes while they run ends the process
-    with status 1 (`CoreWorkerProcess::EnsureInitialized`, seen with 2.60), and SLURM's script goes by the status.
-    """
-    status = main()
-    if "ray" not in sys.modules:
-        sys.exit(status)
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Commands and their arguments."""
     parser = argparse.ArgumentParser(
@@ -108,4 +91,4 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    command_line()
+    sys.exit(main())

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launcher.config import RayConfig, RunConfig
 from launcher.network import answers, is_plain
+from launcher.stopping import not_to_be_stopped
 from selection.errors import ConfigError, JobError
 from selection.ray_tasks import Placement
 
@@ -54,7 +55,8 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
             _wait_for_nodes(config.num_nodes, config.join_timeout_s)
         yield
     finally:
-        ray.shutdown()
+        with not_to_be_stopped():
+            ray.shutdown()
         if not address:
             keep_logs(session / "logs", log_folder / "ray")
 

@@ -17,7 +17,7 @@ from launcher.embedding import embedded, gather
 from launcher.run_dir import read_lines
 from launcher.run_state import Run
 from launcher.selecting import SelectTask, select_remotely
-from launcher.stopping import Stopped, stopping_ranks
+from launcher.stopping import Stopped, stop_now, stopping_ranks
 from launcher.training import Ranks
 from selection.artifacts import has_manifest
 from selection.errors import ConfigError
@@ -148,7 +148,7 @@ def train(run: Run, round_number: int) -> None:
         if run.stop_file.exists():
             run.ranks.wait_for_end()
     if run.stop_file.exists():
-        raise Stopped
+        stop_now()
     if run.ranks.are_done:
         run.ranks = None
 

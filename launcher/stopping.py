@@ -1,7 +1,8 @@
 """Signals that ask a run to stop so that it can go on later: USR1 and TERM, from SLURM, Kubernetes or `kill`.
 
 Outside of training, the run stops at once: every shard and every artifact is finished or not there. While the ranks
-train, they save at the next step and stop. Signals may come at any moment and more than once.
+train, they save at the next step and stop. Signals may come at any moment and more than once; those after the first
+one are not minded, so that a run that is on its way out is not cut off.
 """
 
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: try again later, as the SLURM script does."""
@@ -53,8 +55,25 @@ def stopping_ranks(file: Path) -> Iterator[None]:
         yield
 
 
+def stop_now() -> NoReturn:
+    """Raise `Stopped` for signals that came while ranks trained; others that follow are not minded."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    raise Stopped
+
+
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def not_to_be_stopped() -> Iterator[None]:
+    """Mind no signal in the body, which is short: a Ray that is left half-way ends the process with status 1."""
+    with _handling(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handling(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from selection.artifacts import atomic_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_Found = TypeVar("_Found", ArmSummary, Result)
 _MOST_CURVES = 8  # more cannot be told apart
 
 
@@ -41,10 +42,10 @@ def draw(
         figure = Figure(figsize=(5.5 * len(budgets), height), layout="constrained")
         panels = figure.subplots(1, len(budgets), squeeze=False, sharex=True)[0]
         for axes, budget in zip(panels, budgets, strict=True):
-            own = [summary for summary in summaries if summary.budget == budget]
+            own = _at(budget, summaries, reference)
             axes.set_title("equal steps" if budget == STEPS else budget.replace("-", " x "))
             if name == "curves":
-                here = [result for result in results if result.budget == budget]
+                here = _at(budget, results, reference)
                 _draw_curves(axes, here, own, _colors(summaries, reference), score)
             else:
                 _draw_differences(axes, own, reference, score)
@@ -52,6 +53,14 @@ def draw(
         with atomic_file(paths[-1]) as file:
             figure.savefig(file, format="png", dpi=120)
     return paths
+
+
+def _at(budget: str, found: Sequence[_Found], reference: str) -> list[_Found]:
+    """What there is at a budget; where the reference has nothing there, what it did with all its steps."""
+    own = [each for each in found if each.budget == budget]
+    if all(each.arm != reference for each in own):
+        own += [each for each in found if (each.budget, each.arm) == (STEPS, reference)]
+    return own
 
 
 def _colors(summaries: Sequence[ArmSummary], reference: str) -> dict[str, str]:

@@ -77,20 +77,3 @@ def test_no_command_is_wrong_input():
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
-
-
-@pytest.mark.parametrize("with_ray", [False, True])
-def test_the_status_is_the_commands_and_nothing_said_is_lost(with_ray):
-    program = f"""
-import atexit, sys, types
-from launcher import cli
-if {with_ray}:
-    sys.modules["ray"] = types.ModuleType("ray")
-atexit.register(print, "at exit")
-cli.main = lambda: print("said") or 75
-cli.command_line()
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True
-    )
-    assert (result.returncode, result.stdout) == (75, "said\nat exit\n")

@@ -6,7 +6,14 @@ import time
 
 import pytest
 
-from launcher.stopping import EXIT_STOPPED, Stopped, stoppable, stopping_ranks
+from launcher.stopping import (
+    EXIT_STOPPED,
+    Stopped,
+    not_to_be_stopped,
+    stop_now,
+    stoppable,
+    stopping_ranks,
+)
 
 SIGNALS = [signal.SIGUSR1, signal.SIGTERM]
 RUN = """
@@ -61,6 +68,31 @@ def test_while_the_ranks_train_they_are_asked_by_a_file(number, tmp_path):
             pass
     assert not (tmp_path / "again").exists()
     assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_on_the_way_out_nothing_is_cut_off(number, tmp_path):
+    """SLURM's script asks again and again; Ray that is interrupted while it is left ends the process with status 1."""
+    before = [signal.getsignal(each) for each in SIGNALS]
+    left = []
+    try:
+        with pytest.raises(Stopped), stoppable():
+            with stopping_ranks(tmp_path / "stop"):
+                os.kill(os.getpid(), number)
+            try:
+                stop_now()
+            finally:
+                os.kill(os.getpid(), number)
+                left.append("Ray")
+        assert left == ["Ray"]
+        with stoppable():
+            with not_to_be_stopped():
+                os.kill(os.getpid(), number)
+            left.append("Ray again")
+        assert left == ["Ray", "Ray again"]
+    finally:
+        for each, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(each, handler)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
