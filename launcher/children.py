@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 _STOP_S = 4.0
-"""Two children in turn, and a little more, take less than SLURM's KillWait: 30 s as shipped, 10 s in our tests."""
+"""Two children in turn, and a little more, take less than SLURM's KillWait: 30 s as shipped, 20 s in our tests."""
 _PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
 
 

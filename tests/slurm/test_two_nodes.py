@@ -65,7 +65,7 @@ def test_two_jobs_on_the_same_nodes(cluster, submit, overrides, alone, tmp_path)
 
     cluster.run("scancel", str(cancelled))
     assert cluster.wait_for_end(cancelled, 60) == "CANCELLED"
-    wait_until(lambda: not job_processes(cancelled), "processes of the cancelled job", 30)
+    wait_until(lambda: not job_processes(cancelled), "processes of the cancelled job", 40)
     assert not list(Path("/tmp").glob(f"ct-{cancelled}-*"))
     assert listening_ports_here().isdisjoint(ports[1])
 
