@@ -106,7 +106,9 @@ def hold_back(
     nodes = np.arange(num_pairs)
     if numbers is not None and (numbers >= 0).any():
         others = rng.permutation(np.setdiff1d(nodes, previous_leftover))
-        by_right = np.concatenate([rng.permutation(previous_leftover), others])
+        # numpy permutes an empty array in place, and Ray's are read-only
+        first = rng.permutation(previous_leftover.copy())
+        by_right = np.concatenate([first, others])
         nodes = np.sort(drop_surplus(by_right, numbers, batch_size))
         if len(nodes) < batch_size:
             raise NoBatchError(_no_batch(num_pairs, batch_size))

@@ -30,6 +30,15 @@ def test_fewer_pairs_than_a_batch():
         hold_back(7, 8, NOTHING, np.random.default_rng(0))
 
 
+def test_ids_that_come_first_may_be_none_and_read_only():
+    """As Ray hands them over where B divides N."""
+    none = np.empty(0, np.int64)
+    none.setflags(write=False)
+    numbers = np.array([[0, -1], [0, -1], *[[-1, -1]] * 6])
+    nodes, leftover = hold_back(8, 4, none, np.random.default_rng(0), numbers)
+    assert sorted([*nodes, *leftover]) == list(range(8))
+
+
 def test_random_schedule_depends_on_seed_and_round(tmp_path):
     def batches(seed, number):
         return make_random_schedule(
