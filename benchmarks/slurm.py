@@ -1,6 +1,6 @@
 """A run inside SLURM: seconds from the start of its job to the first step, and random preemptions of one run.
 
-    sh tests/slurm/install.sh && python -m benchmarks.slurm      # as root, on Debian; a quarter of an hour
+    sh tests/slurm/install.sh && python -m benchmarks.slurm      # as root, on Debian
 
 SLURM is the real one of `tests/slurm`, two nodes on this machine; the run is the quickstart's on 330 small pairs, with
 a rank on each node. A job of a partition that goes first takes both nodes at a random moment, ten times; SLURM gives
@@ -14,18 +14,23 @@ import random
 import re
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from launcher.run_dir import read_lines
-from tests.integration.conftest import NUM_HELDOUT, NUM_TRAIN, tiny_settings, write_shards
-from tests.slurm.cluster import OVER, SlurmCluster, wait_until, why_not
+from tests.integration.conftest import tiny_settings, write_tiny_data
+from tests.integration.test_run import losses
+from tests.slurm.cluster import (
+    OVER,
+    SlurmCluster,
+    running_cluster,
+    submitted_job,
+    wait_until,
+    why_not,
+)
 from trainer.checkpoint import complete_checkpoints
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,6 +45,7 @@ RANK_SPANS = {
 OURS = ("index and encoder", "first step")
 """Spans that are neither packages nor services starting."""
 
+_RUN_S = 600
 PACKAGES = ("ray", "torch", "deepspeed")
 
 
@@ -52,9 +58,8 @@ def main() -> int:
     if reason := why_not():
         print(reason, file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as name, started(name) as cluster:
-        write_shards(cluster.folder / "data" / "train", NUM_TRAIN, 70, seed=0)
-        write_shards(cluster.folder / "data" / "heldout", NUM_HELDOUT, 60, seed=1)
+    with running_cluster() as cluster:
+        write_tiny_data(cluster.folder / "data")
         starts = [time_start(cluster, number) for number in range(args.starts)]
         found = {
             "machine": f"{os.cpu_count()} CPUs",
@@ -69,17 +74,6 @@ def main() -> int:
     return 0
 
 
-@contextmanager
-def started(folder: str) -> Iterator[SlurmCluster]:
-    """The daemons, while the body runs."""
-    cluster = SlurmCluster(Path(folder))
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-
-
 def submit(cluster: SlurmCluster, run_dir: Path, *overrides: str) -> int:
     """Submit the small run on both nodes; the number of the job."""
     words = [
@@ -90,7 +84,7 @@ def submit(cluster: SlurmCluster, run_dir: Path, *overrides: str) -> int:
         *overrides,
     ]
     printed = cluster.run(sys.executable, "-m", "launcher.cli", *words)
-    return int(printed.split()[1].rstrip(":"))
+    return submitted_job(printed)
 
 
 def time_start(cluster: SlurmCluster, number: int) -> dict[str, float]:
@@ -123,7 +117,7 @@ def preempt(cluster: SlurmCluster, count: int, rng: random.Random) -> dict[str, 
     """Take both nodes from a run `count` times, then let it end, beside one that is left alone."""
     epochs = f"selection.refresh.epochs_per_round={4 * count}"
     alone, run_dir = cluster.folder / "alone", cluster.folder / "preempted"
-    finish(cluster, submit(cluster, alone, epochs))
+    cluster.wait_for_end(submit(cluster, alone, epochs), _RUN_S)
     job = submit(cluster, run_dir, epochs, f"slurm.max_restarts={2 * count}")
     urgent = cluster.folder / "urgent.sh"
     urgent.write_text("#!/bin/sh\nsleep 1\n")
@@ -138,7 +132,7 @@ def preempt(cluster: SlurmCluster, count: int, rng: random.Random) -> dict[str, 
         reached, saved = len(losses(run_dir)), last_checkpoint(run_dir)
         events.append({"after_s": delay, "step": reached, "repeated_steps": reached - saved})
         print(events[-1], file=sys.stderr)
-    state = finish(cluster, job)
+    state = cluster.wait_for_end(job, _RUN_S)
     return {
         "events": events,
         "state": state,
@@ -155,16 +149,6 @@ def has_begun(cluster: SlurmCluster, job: int, run_dir: Path, attempt: int) -> b
 
 def restarts(cluster: SlurmCluster, job: int) -> int:
     return int(cluster.job(job)["Restarts"])
-
-
-def finish(cluster: SlurmCluster, job: int) -> str:
-    """Wait for the end of a job, and say how it ended."""
-    return cluster.wait_for_end(job, 600)
-
-
-def losses(run_dir: Path) -> dict[int, float]:
-    lines = read_lines(run_dir / "metrics" / "train.jsonl")
-    return {line["step"]: line["train/loss"] for line in lines}
 
 
 def last_checkpoint(run_dir: Path) -> int:

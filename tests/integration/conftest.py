@@ -33,9 +33,13 @@ def write_shards(folder, num_pairs, pairs_per_shard, seed):
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
+    write_tiny_data(folder)
+    return folder
+
+
+def write_tiny_data(folder):
     write_shards(folder / "train", NUM_TRAIN, 70, seed=0)
     write_shards(folder / "heldout", NUM_HELDOUT, 60, seed=1)
-    return folder
 
 
 @pytest.fixture(scope="session")

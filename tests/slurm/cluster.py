@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -180,6 +181,24 @@ class SlurmCluster:
         (self.folder / "gres.conf").write_text(
             f"Name=gpu File={self.folder}/gpu[0-1] Flags=nvidia_gpu_env\n"
         )
+
+
+@contextmanager
+def running_cluster() -> Iterator[SlurmCluster]:
+    """A cluster in a temporary folder, while the body runs."""
+    # not pytest's folder, whose path is too long for a socket
+    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder:
+        cluster = SlurmCluster(Path(folder))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+def submitted_job(printed: str) -> int:
+    """The number of the job in what `coterie submit` printed."""
+    return int(printed.split()[1].rstrip(":"))
 
 
 def _free_ports(count: int) -> list[int]:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
@@ -12,7 +11,7 @@ import pytest
 
 from tests.integration.conftest import tiny_data, tiny_overrides  # noqa: F401  # fixtures
 from tests.integration.test_run import complete
-from tests.slurm.cluster import SlurmCluster, why_not
+from tests.slurm.cluster import running_cluster, submitted_job, why_not
 
 _TELL = """
 import glob, json, os, signal, sys, time
@@ -29,14 +28,8 @@ while "--run" not in sys.argv or len(glob.glob(glob.escape(logs) + "/n?.json")) 
 def cluster():
     if reason := why_not():
         pytest.skip(reason)
-    # not pytest's folder, whose path is too long for a socket
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder:
-        cluster = SlurmCluster(Path(folder))
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            cluster.stop()
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -67,7 +60,7 @@ def submit(cluster, coterie, tiny_overrides):  # noqa: F811
             *("--time", "10", *tiny_overrides, f"run_dir={json.dumps(str(run_dir))}", *arguments),
         )
         assert result.returncode == 0, result.stderr
-        jobs.append(int(result.stdout.split()[1].rstrip(":")))
+        jobs.append(submitted_job(result.stdout))
         return jobs[-1]
 
     yield submit
