@@ -35,8 +35,7 @@ def stoppable() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
-        for number in _SIGNALS:  # for good: more may come on the way out
-            signal.signal(number, signal.SIG_IGN)
+        _mind_no_more()
         raise Stopped
 
     try:
@@ -58,9 +57,13 @@ def stopping_ranks(file: Path) -> Iterator[None]:
 def stop_now() -> NoReturn:
     """Raise `Stopped` for signals that came while ranks trained; others that follow are not minded."""
     if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        _mind_no_more()
     raise Stopped
+
+
+def _mind_no_more() -> None:
+    for number in _SIGNALS:  # for good: more may come on the way out
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -87,15 +87,17 @@ class PairTokenizer:
         A text without any token becomes the one token `EMPTY_ID`, so that each row has something to average.
         """
         limit = self.parts[side].max_tokens
-        parts = [beginning(text, limit) for text in texts]
-        rows = self._encode(parts, limit)
+        beginnings = [beginning(text, limit) for text in texts]
+        rows = self._encode(beginnings, limit)
         short = [
-            k for k, row in enumerate(rows) if len(row) < limit and len(parts[k]) < len(texts[k])
+            number
+            for number, (row, read, text) in enumerate(zip(rows, beginnings, texts, strict=True))
+            if len(row) < limit and len(read) < len(text)
         ]
-        if short:
-            again = self._encode([texts[k] for k in short], limit)
-            for k, row in zip(short, again, strict=True):
-                rows[k] = row
+        for number, row in zip(
+            short, self._encode([texts[number] for number in short], limit), strict=True
+        ):
+            rows[number] = row
         return pad(rows, limit, PAD_ID)
 
     def _encode(self, texts: Sequence[bytes], limit: int) -> list[list[int]]:
