@@ -18,7 +18,7 @@ paired by seed, `*` where the interval excludes 0, and not corrected for the num
 
 Seconds are those of training and selection at the median prices of this study: {step_ms:.1f} ms a step, {start_s:.1f} s
 to start the ranks, and for each refresh {refreshes}.
-Measured seconds are the clock's, with a start of the ranks in every round of every arm.
+Measured seconds are the clock's, with every start of the ranks.
 
 {tables}
 """
