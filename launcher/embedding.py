@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from launcher.ray_cluster import on_nodes
+from launcher.placement import on_nodes
 from launcher.run_state import Run
 from selection.collected import collected_folder, gather_collected
 from selection.embed import embed_dataset

@@ -9,7 +9,8 @@ from launcher.compare import comparison, summarize, to_text
 from launcher.config import RunConfig
 from launcher.console import say
 from launcher.ownership import owning
-from launcher.ray_cluster import check_resources, ray_cluster
+from launcher.placement import check_resources
+from launcher.ray_cluster import ray_cluster
 from launcher.rounds import prepare, run_rounds
 from launcher.run_dir import RunDir, read_lines
 from launcher.run_state import Run

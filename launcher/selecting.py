@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from launcher.config import RunConfig
-from launcher.ray_cluster import largest_node_cpus, on_nodes
+from launcher.placement import largest_node_cpus, on_nodes
 from launcher.run_dir import append_line
 from selection.division import read_ids
 from selection.embeddings import load_contents, load_embeddings, store_blocks

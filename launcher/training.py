@@ -15,7 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from launcher.config import RayConfig
 from launcher.console import say
-from launcher.ray_cluster import num_places, on_nodes, on_this_node
+from launcher.placement import num_places, on_nodes, on_this_node
 from selection.errors import JobError
 from selection.ray_tasks import result_of, start_remote
 from trainer.worker import TrainJob, train

@@ -2,9 +2,9 @@
 
 import pytest
 
-from launcher import ray_cluster, training
+from launcher import placement, training
 from launcher.config import RunConfig, validate
-from launcher.ray_cluster import check_resources, num_places, on_nodes
+from launcher.placement import check_resources, num_places, on_nodes
 from selection.errors import ConfigError, JobError
 
 
@@ -16,7 +16,7 @@ def node(cpus=0, gpus=0, alive=True, **labels):
 def nodes(monkeypatch):
     """What `ray.nodes` answers."""
     nodes = []
-    monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
     return nodes
 
 
