@@ -22,7 +22,7 @@ from selection.duplicates import hash_parts
 from selection.embeddings import EmbeddingStore
 from selection.errors import JobError
 from selection.progress import Progress, silent
-from selection.ray_tasks import Placement
+from selection.ray_tasks import POLL_S, Placement, do_nothing
 from selection.shards import Sample, ShardIndex
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ def embed_dataset(
     progress: Progress = silent,
     stage: str = "embed",
     placement: Placement | None = None,
+    while_waiting: Callable[[], None] = do_nothing,
 ) -> None:
     """Embed every pair of `index` into `store` and complete it; a complete store is left as it is.
 
@@ -97,6 +98,7 @@ def embed_dataset(
         progress: told after each shard.
         stage: the name of the work in `progress`.
         placement: on which nodes the workers may run; None: on any.
+        while_waiting: called again and again; when it raises, the workers are ended.
 
     Raises:
         JobError: workers died again and again, or an embedding is not on the unit sphere.
@@ -113,7 +115,7 @@ def embed_dataset(
 
     done = store.num_pairs - int(sizes[missing].sum())
     progress(stage, done, store.num_pairs)
-    for shard in _Pool(missing, start_worker, config.num_workers).run():
+    for shard in _Pool(missing, start_worker, config.num_workers, while_waiting).run():
         done += int(sizes[shard])
         progress(stage, done, store.num_pairs)
     store.complete()
@@ -131,7 +133,9 @@ class _Pool:
         shards: list[int],
         start_worker: Callable[[], ActorHandle],
         num_workers: int,
+        while_waiting: Callable[[], None],
     ) -> None:
+        self._while_waiting = while_waiting
         self._queue = list(reversed(shards))
         self._start_worker = start_worker
         self._num_workers = min(num_workers, len(shards))
@@ -170,7 +174,11 @@ class _Pool:
 
     def _wait(self) -> int | None:
         """The shard that is finished, or None: a worker came, or died."""
-        (future,), _ = ray.wait(list(self._running), num_returns=1)
+        finished: list[ray.ObjectRef] = []
+        while not finished:
+            self._while_waiting()
+            finished, _ = ray.wait(list(self._running), num_returns=1, timeout=POLL_S)
+        (future,) = finished
         worker, shard = self._running.pop(future)
         try:
             ray.get(future)

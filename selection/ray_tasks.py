@@ -14,7 +14,14 @@ from selection.threads import in_flight
 Placement = dict[str, Any]
 """Options of Ray that say on which nodes a task or an actor may run, such as `label_selector`."""
 
+POLL_S = 0.2
+"""Between two looks at what a task is doing."""
+
 _TASKS_IN_FLIGHT_PER_WORKER = 2
+
+
+def do_nothing() -> None:
+    """The least that one can do while waiting."""
 
 
 def run_remote(
@@ -22,6 +29,7 @@ def run_remote(
     *args: Any,
     num_cpus: float,
     placement: Placement | None = None,
+    while_waiting: Callable[[], None] = do_nothing,
     **kwargs: Any,
 ) -> Any:
     """Call `function` in a Ray worker that owns `num_cpus` CPUs, and wait for its result.
@@ -31,14 +39,14 @@ def run_remote(
         *args: of the function.
         num_cpus: CPUs; also its number of threads.
         placement: on which nodes; None: on any.
+        while_waiting: as for `result_of`.
         **kwargs: of the function.
 
     Raises:
         ConfigError, ArtifactError, JobError: as `function` raised them.
     """
-    return result_of(
-        start_remote(function, *args, num_cpus=num_cpus, placement=placement, **kwargs)
-    )
+    future = start_remote(function, *args, num_cpus=num_cpus, placement=placement, **kwargs)
+    return result_of(future, while_waiting)
 
 
 def start_remote(
@@ -54,8 +62,21 @@ def start_remote(
     return remote.remote(int(num_cpus), function, args, kwargs)
 
 
-def result_of(future: ray.ObjectRef) -> Any:
-    """Wait for what `start_remote` began; errors as for `run_remote`."""
+def result_of(future: ray.ObjectRef, while_waiting: Callable[[], None] = do_nothing) -> Any:
+    """Wait for what `start_remote` began; errors as for `run_remote`.
+
+    Args:
+        future: of the task.
+        while_waiting: called every `POLL_S` seconds; when it raises, the task is cancelled.
+    """
+    finished: list[ray.ObjectRef] = []
+    try:
+        while not finished:
+            while_waiting()
+            finished, _ = ray.wait([future], timeout=POLL_S)
+    finally:
+        if not finished:
+            ray.cancel(future)
     try:
         return ray.get(future)
     except RayTaskError as error:

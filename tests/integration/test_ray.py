@@ -1,4 +1,5 @@
 import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -113,6 +114,62 @@ def test_sub_problems_on_ray_give_the_same_batches():
 
 def test_ray_map_keeps_the_order_of_more_tasks_than_workers():
     assert list(ray_map(abs, range(-30, 0))) == list(range(30, 0, -1))
+
+
+class Enough(Exception):
+    pass
+
+
+def until_written(path):
+    def look():
+        if path.exists():
+            raise Enough
+
+    return look
+
+
+def is_written_to(path):
+    time.sleep(0.5)
+    size = path.stat().st_size
+    time.sleep(0.5)
+    return path.stat().st_size > size
+
+
+def write_for_ever(path):
+    while True:
+        with path.open("a") as file:
+            file.write("x")
+        time.sleep(0.05)
+
+
+class SlowEmbedder(LengthEmbedder):
+    """Writes into a file for as long as it lives."""
+
+    def __init__(self, path):
+        super().__init__()
+        self._path = path
+
+    def __call__(self, samples):
+        write_for_ever(self._path)
+
+
+def test_a_task_that_nobody_waits_for_any_more_is_cancelled(tmp_path):
+    path = tmp_path / "written"
+    with pytest.raises(Enough):
+        run_remote(write_for_ever, path, num_cpus=1, while_waiting=until_written(path))
+    assert not is_written_to(path)
+
+
+def test_nor_do_workers_embed_for_nobody(index_folder, tmp_path):
+    path, index = tmp_path / "written", ShardIndex.open(index_folder)
+    sizes = np.diff(index.shard_starts).tolist()
+    store = EmbeddingStore(tmp_path / "e", sizes, {"dtype": "float32"})
+    with pytest.raises(Enough):
+        embed_dataset(
+            index, index_folder, store, partial(SlowEmbedder, path), EmbedConfig(num_workers=2),
+            while_waiting=until_written(path),
+        )  # fmt: skip
+    assert not is_written_to(path)
 
 
 def fail():
