@@ -30,7 +30,7 @@ def say(text: str) -> None:
     if sys.stderr.isatty():
         tqdm.write(text)
     else:
-        print(text, flush=True)
+        print(text + "\n", end="", flush=True)  # in one piece: threads may speak at the same time
 
 
 @contextmanager

@@ -32,7 +32,8 @@ def silent(stage: str, done: int, total: int, unit: str = "pairs") -> None:
 class TerminalProgress:
     """Draws one bar at a time on standard error; a log file gets a line every ten seconds at most.
 
-    As a context it ends its bar, so that an error message begins on a line of its own.
+    Two of them have bars below each other. As a context it ends its bar, so that an error message begins on a line of
+    its own.
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,7 @@ class TerminalProgress:
                 unit_scale=True,
                 mininterval=0.1 if sys.stderr.isatty() else _LOG_INTERVAL_S,
                 dynamic_ncols=True,
+                position=None if sys.stderr.isatty() else 0,  # no moving about in a log
             )
             self._bar.desc = stage  # tqdm appends ": ", which would hide a change of stage
         self._bar.update(done - self._bar.n)

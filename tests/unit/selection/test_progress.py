@@ -22,3 +22,13 @@ def test_terminal_progress_shows_each_stage(capsys):
     assert "embed" in text
     assert "search" in text
     assert "100/100" in text
+
+
+def test_two_bars_in_a_log_do_not_move_about(capsys):
+    first, second = TerminalProgress(), TerminalProgress()
+    for done in (0, 50, 100):
+        first("train", done, 100)
+        second("search", done, 100)
+    text = capsys.readouterr().err
+    assert text.count("100/100") == 2
+    assert "\x1b" not in text
