@@ -12,7 +12,7 @@ Memory: rank 0 holds one copy of the weights while it saves; at ZeRO stage 3 eve
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -175,12 +175,19 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("step-*")) if has_manifest(path)]
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` complete checkpoints, and what crashes left behind.
+def prune(folder: Path, keep: int, needed_steps: Collection[int] = ()) -> None:
+    """Remove all but the newest `keep` complete checkpoints and those that are needed, and what crashes left behind.
 
     One rank calls this while no rank is saving.
+
+    Args:
+        folder: of all checkpoints of the run.
+        keep: how many, at least one.
+        needed_steps: steps of checkpoints that others may be reading.
     """
-    kept = complete_checkpoints(folder)[-keep:]
+    complete = complete_checkpoints(folder)
+    needed = {checkpoint_folder(folder, step) for step in needed_steps}
+    kept = {*complete[-keep:], *needed.intersection(complete)}
     for path in folder.glob("step-*"):
         if path not in kept:
             _remove(path)

@@ -1,8 +1,9 @@
 """Notes the embeddings that training computes, so that selection need not compute them again.
 
-The last epoch of a round shows every pair of its schedule once; pairs that were left over are embedded at the end. What
-a rank has noted goes to a file before each checkpoint is complete, so that a run which goes on from one has the rest.
-See `selection/collected.py` for what becomes of it. Memory per rank: N / W rows of u and v at most, on the CPU.
+An epoch shows every pair of the schedule once; pairs that were left over are embedded at its end. It is the last epoch
+of a round, or the first where the next schedule is selected while the others are trained. What a rank has noted goes to
+a file before each checkpoint is complete, so that a run which goes on from one has the rest. See
+`selection/collected.py` for what becomes of it. Memory per rank: N / W rows of u and v at most, on the CPU.
 """
 
 from collections.abc import Iterator
@@ -28,21 +29,20 @@ class Collector:
     Args:
         folder: of the round.
         steps: what this rank reads at each step, from where training is.
-        num_unnoted: steps from there that are of earlier epochs.
+        noted: which of them are noted, counted from there.
     """
 
-    def __init__(self, folder: Path, steps: RankSampler, num_unnoted: int) -> None:
+    def __init__(self, folder: Path, steps: RankSampler, noted: range) -> None:
         self._folder = folder
-        self._steps: Iterator[RankStep] = iter(steps)
-        self._num_unnoted = num_unnoted
+        self._steps: Iterator[tuple[int, RankStep]] = enumerate(steps)
+        self._noted = noted
         self._ids: list[np.ndarray] = []
         self._rows: list[Float[Tensor, "2 b d"]] = []
 
     def note(self, u: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> None:
         """Note the embeddings of a step; called once at every step."""
-        step = next(self._steps)
-        if self._num_unnoted > 0:
-            self._num_unnoted -= 1
+        number, step = next(self._steps)
+        if number not in self._noted:
             return
         self._ids.append(np.asarray(step.ids))
         if self._rows:  # the step before is computed by now, so that nobody waits for a GPU

@@ -49,7 +49,8 @@ class TrainConfig(Settings):
     min_ranks: int | None = Field(default=None, ge=1)
     """Fewest ranks with which training begins or goes on where the cluster has no place for `num_ranks`, as after the
     loss of a node; the largest number that divides the batch is taken, and batches stay the same. Null: not with fewer.
-    Ranks on CPUs that are kept between rounds (`selection.refresh.keep_ranks`) find a place anyway, beside others."""
+    Ranks on CPUs that are kept between rounds (`selection.refresh.keep_ranks`) find a place anyway, beside others;
+    not where selection overlaps training (`selection.refresh.mode`)."""
 
     use_gpu: bool = False
     """One GPU per rank with NCCL, instead of CPU ranks with gloo."""
@@ -78,10 +79,11 @@ class TrainConfig(Settings):
 
     log_every_steps: int = Field(default=20, ge=1)
     checkpoint_every_steps: int = Field(default=500, ge=1)
-    """Steps between checkpoints inside a round; the end of a round always has one."""
+    """Steps between checkpoints inside a round; the end of a round always has one. Where selection overlaps training
+    (`selection.refresh.mode`), it begins with the first one of a round."""
 
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Complete checkpoints that are kept, the newest ones."""
+    """Complete checkpoints that are kept, the newest ones; where selection overlaps training, two more at most."""
 
     @model_validator(mode="after")
     def _settings_agree(self) -> "TrainConfig":

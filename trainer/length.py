@@ -48,3 +48,14 @@ class RunLength(Settings):
         if self.num_steps is not None and round_number == self.num_rounds - 1:
             return self.num_steps - steps_before
         return num_batches * self.epochs_per_round
+
+
+def step_to_select_from(checkpoint_every_steps: int, num_batches: int, collects: bool) -> int:
+    """Step of a round with whose checkpoint the next one is selected, where that is done while the ranks train.
+
+    Args:
+        checkpoint_every_steps: of the configuration: it is the first checkpoint of the round.
+        num_batches: of the round.
+        collects: whether embeddings are those of training; then it is the end of the first epoch.
+    """
+    return num_batches if collects else checkpoint_every_steps

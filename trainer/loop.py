@@ -30,6 +30,7 @@ class RoundPlan:
         num_epochs: times that a round goes through them.
         total_steps: of the whole run, for the log.
         num_steps: of the round; the last one of a run may be shorter or longer than `num_epochs`.
+        selection_step: of the round, with whose checkpoint the next schedule is selected; None: at its end.
     """
 
     config: TrainConfig
@@ -38,11 +39,13 @@ class RoundPlan:
     num_epochs: int
     total_steps: int
     num_steps: int
+    selection_step: int | None = None
 
     def saves_at(self, position: Position) -> bool:
         """Whether there is a checkpoint at `position`, which is reached after a step of the round."""
         step = position.step_in_round
-        return step == self.num_steps or step % self.config.checkpoint_every_steps == 0
+        is_asked_for = step in (self.num_steps, self.selection_step)
+        return is_asked_for or step % self.config.checkpoint_every_steps == 0
 
     def logs_at(self, position: Position) -> bool:
         """Whether there is a log line at `position`; always before a checkpoint, see `trainer/metrics.py`."""

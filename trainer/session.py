@@ -1,7 +1,7 @@
 """A rank at work: the data, the engine and the log, opened once and used for all rounds of a job."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -101,6 +101,7 @@ class Session:
             length.epochs_per_round,
             self._horizon.total_steps,
             length.steps_of_round(self.position.round, schedule.num_batches, steps_before),
+            self._job.selection_step(schedule.num_batches),
         )
         logger.info("training from %s to step %d of the round", self.position, plan.num_steps)
         sampler = RankSampler(
@@ -115,14 +116,17 @@ class Session:
         )
 
         collector = self._collector(sampler, plan)
+        selection_step = steps_before + (plan.selection_step or plan.num_steps)
+        # with the one the launcher judges the round before, with the other it selects the round after
+        needed_steps = (steps_before, selection_step) if plan.selection_step else ()
 
         def save_at(position: Position) -> None:
             if collector is not None:
                 self._check_claim()
-                if position.step_in_round == 0:  # the round is over
+                if position.step == selection_step:  # the epoch that is noted is over
                     collector.embed(self._engine, self._index, self._collate, schedule.leftover)
                 collector.write(position.step)
-            self._save(position, schedule.content_hash)
+            self._save(position, schedule.content_hash, needed_steps)
 
         self.position = train_round(
             self._engine,
@@ -141,8 +145,10 @@ class Session:
         if job.embeddings_folder is None or round_number == job.length.num_rounds - 1:
             return None
         folder = collected_folder(job.embeddings_folder, round_number)
-        last_epoch = plan.num_steps - plan.steps_per_epoch
-        return Collector(folder, sampler, num_unnoted=last_epoch - self.position.step_in_round)
+        end = (plan.selection_step or plan.num_steps) - self.position.step_in_round
+        return Collector(
+            folder, sampler, noted=range(max(0, end - plan.steps_per_epoch), max(0, end))
+        )
 
     def _total_steps(self) -> int:
         """Steps of the whole run, as far as schedules up to that of the round that `position` is in tell."""
@@ -168,12 +174,12 @@ class Session:
         self._schedule_hash = checkpoint.schedule_hash
         logger.info("going on from %s", checkpoint.folder)
 
-    def _save(self, position: Position, schedule_hash: str) -> None:
+    def _save(self, position: Position, schedule_hash: str, needed_steps: Sequence[int]) -> None:
         self._check_claim()
         folder, job = self._job.checkpoints_folder, self._job
         save(self._engine, folder, position, schedule_hash, job.config_hash)
         if dist.get_rank() == 0:
-            prune(folder, job.train.keep_checkpoints)
+            prune(folder, job.train.keep_checkpoints, needed_steps)
 
 
 def _newest_checkpoint(job: "TrainJob") -> Checkpoint | None:

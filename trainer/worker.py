@@ -24,7 +24,7 @@ from selection.errors import ArtifactError, ConfigError, JobError
 from selection.schedule import open_schedule, schedule_folder
 from trainer.claim import Claim
 from trainer.config import EncoderConfig, TrainConfig
-from trainer.length import RunLength
+from trainer.length import RunLength, step_to_select_from
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,17 @@ class TrainJob(Settings):
 
     share_cpus: bool = False
     """Whether the ranks leave their CPUs to others while they wait, so that these must not be reserved for them."""
+
+    select_ahead: bool = False
+    """Whether somebody selects the next schedule while the ranks train: then the checkpoint at the start of a round and
+    the one that is selected from are kept until the next round has one, and with that its schedule."""
+
+    def selection_step(self, num_batches: int) -> int | None:
+        """Step of a round of so many batches with whose checkpoint the next schedule is selected; None: at its end."""
+        if not self.select_ahead:
+            return None
+        collects = self.embeddings_folder is not None
+        return step_to_select_from(self.train.checkpoint_every_steps, num_batches, collects)
 
     @property
     def stop_file(self) -> Path:

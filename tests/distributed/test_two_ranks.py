@@ -33,6 +33,9 @@ NUM_STEPS = 24
 ENDS = {"short": (17, []), "long": (29, []), "long-crashed": (29, [27])}
 """By name, runs that end at another step than their last schedule, and the steps at which they crash."""
 
+AHEAD = {"ahead": {}, "ahead-crashed": {}, "ahead-computed": {"embeddings_folder": None}}
+"""By name, runs whose next schedule is selected while they train, and what changes their job."""
+
 # Round-off of float32 sums in another order, 6e-8 relative, grows over 24 steps of Adam, which divides by gradients as
 # small as eps: 2e-6 was measured. A wrong factor in any gradient shows up above 1e-2.
 LOSS_TOLERANCE = 1e-4
@@ -80,6 +83,11 @@ def runs(workshop, tmp_path_factory):
     crashes["windows-crashed"] = (windows, [7])
     crashes |= {name: ({}, steps) for name, (_, steps) in ENDS.items()}
     jobs = {name: workshop.job(name, **train) for name, (train, _) in crashes.items()}
+    for name, changes in AHEAD.items():
+        jobs[name] = workshop.job(name, keep_checkpoints=1).model_copy(
+            update={"select_ahead": True, **changes}
+        )
+        crashes[name] = ({}, [8, 14] if "crashed" in name else [])
     for name, (num_steps, _) in ENDS.items():
         length = LENGTH.model_copy(update={"num_steps": num_steps})
         jobs[name] = jobs[name].model_copy(update={"length": length})
@@ -104,7 +112,7 @@ def metric(job, name="train/loss"):
 @pytest.fixture(scope="module")
 def reference(workshop):
     """One process that holds whole batches, in plain torch: losses, gradient norms, the final model, and u and v of
-    every pair as they were in the last epoch of round 0, or after it where the pair was left over."""
+    every pair as they were in each epoch of round 0, or after it where the pair was left over."""
     job = workshop.job("reference")
     train, optimizer_config = job.train, job.train.optimizer
     model = build_model(job.encoder, job.encoder_folder, train, job.seed)
@@ -117,14 +125,16 @@ def reference(workshop):
     def embed(ids):
         return model(model.encoder.collate(workshop.index.read(ids)))
 
-    losses, norms, collected = [], [], np.zeros((2, NUM_PAIRS, job.encoder.dim))
+    losses, norms = [], []
+    collected = np.zeros((EPOCHS_PER_ROUND, 2, NUM_PAIRS, job.encoder.dim))
     for round_number in range(NUM_ROUNDS):
         schedule = open_schedule(schedule_folder(workshop.schedules_folder, round_number))
         for step in range(schedule.num_batches * EPOCHS_PER_ROUND):
             u, v, scale = embed(schedule.batch_at(step))
             loss = info_nce(u, v, scale)
-            if round_number == 0:  # the last epoch overwrites those before
-                collected[:, schedule.batch_at(step)] = u.detach(), v.detach()
+            epoch = step // schedule.num_batches
+            if round_number == 0:
+                collected[epoch][:, schedule.batch_at(step)] = u.detach(), v.detach()
             optimizer.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(
@@ -136,9 +146,9 @@ def reference(workshop):
             optimizer.step()
             losses.append(loss.item())
             norms.append(norm.item())
-        if round_number == 0:
-            u, v, _ = embed(schedule.leftover)
-            collected[:, schedule.leftover] = u.detach(), v.detach()
+            if round_number == 0 and (step + 1) % schedule.num_batches == 0:
+                u, v, _ = embed(schedule.leftover)
+                collected[epoch][:, schedule.leftover] = u.detach(), v.detach()
     return losses, norms, model, collected
 
 
@@ -206,8 +216,34 @@ def test_embeddings_that_training_computes_are_noted_once_for_every_pair(runs, r
         for name in (f"stage-{stage}", f"crashed-{stage}")
     )
     np.testing.assert_array_equal(whole, crashed)
-    np.testing.assert_allclose(whole, collected, atol=2e-3)
+    np.testing.assert_allclose(whole, collected[-1], atol=2e-3)
     assert not collected_folder(jobs[f"stage-{stage}"].embeddings_folder, 1).exists()
+
+
+def test_embeddings_to_select_from_ahead_are_those_of_the_first_epoch(runs, reference):
+    jobs, _ = runs
+    _, _, _, collected = reference
+    whole, crashed = (
+        read_collected(collected_folder(jobs[name].embeddings_folder, 0), 0, NUM_PAIRS)
+        for name in ("ahead", "ahead-crashed")
+    )
+    np.testing.assert_array_equal(whole, crashed)
+    np.testing.assert_allclose(whole, collected[0], atol=2e-3)
+    assert np.abs(whole - collected[-1]).max() > 0.02  # it makes a difference
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("ahead", [12, 18]), ("ahead-crashed", [12, 18]), ("ahead-computed", [12, 17])],
+)
+def test_checkpoints_are_kept_for_who_selects_ahead(runs, name, kept):
+    """That before the last round, and that inside to select from; training is as without."""
+    jobs, _ = runs
+    folders = complete_checkpoints(jobs[name].checkpoints_folder)
+    assert folders == [
+        checkpoint_folder(jobs[name].checkpoints_folder, step) for step in (*kept, NUM_STEPS)
+    ]
+    assert metric(jobs[name]) == metric(jobs["stage-1"])
 
 
 def test_log_lines_are_means_that_a_crash_does_not_change(runs):

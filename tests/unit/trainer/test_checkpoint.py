@@ -103,6 +103,14 @@ def test_pruning_keeps_the_newest_and_removes_leftovers(tmp_path):
     ]
 
 
+def test_pruning_keeps_what_others_read(tmp_path):
+    for step in (1, 2, 3, 10):
+        make_checkpoint(tmp_path, step)
+    make_checkpoint(tmp_path, 4, complete=False)
+    prune(tmp_path, keep=1, needed_steps=(2, 4, 7))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000010"]
+
+
 def test_positions_advance():
     position = Position(round=2, step_in_round=5, step=25)
     assert position.next() == Position(2, 6, 26)

@@ -1,5 +1,7 @@
 """The loop with a stub for DeepSpeed; `tests/distributed` runs it with real ranks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -98,6 +100,11 @@ def test_a_round_goes_on_inside(plan):
     assert [line["step"] for line in lines] == [line["step"] for line in whole][2:]
     assert saved == [Position(1, 8, 18), Position(2, 0, 20)]
     assert end == Position(2, 0, 20)
+
+
+def test_there_is_a_checkpoint_to_select_from(plan):
+    _, _, saved = run(replace(plan, selection_step=5), Position(round=1, step=10))
+    assert [position.step for position in saved] == [14, 15, 18, 20]
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(plan):
