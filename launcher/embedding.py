@@ -1,7 +1,9 @@
 """The embeddings of a run: computed with a checkpoint, or collected from training."""
 
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from trainer.embedder import CheckpointEmbedder
 
 
 def gather(run: Run, round_number: int, checkpoint: Checkpoint) -> None:
-    """Bring the embeddings of the training pairs at the end of a round into its store."""
+    """Bring the embeddings of the training pairs by a checkpoint of a round into its store."""
     if not run.config.selection.collects:
         embed(run, "train", round_number, checkpoint)
         return
@@ -29,10 +31,17 @@ def gather(run: Run, round_number: int, checkpoint: Checkpoint) -> None:
         folder,
         _store(run, "train", round_number, checkpoint),
         (encoder.u_part, encoder.v_part),
-        partial(ray_map, placement=on_nodes(run.config.ray.selection_labels)),
+        partial(_map_looking_around, run),
         run.progress,
     )
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _map_looking_around(run: Run, function: Callable, tasks: Iterable[Any]) -> Iterator[Any]:
+    placement = on_nodes(run.config.ray.selection_labels)
+    for result in ray_map(function, tasks, placement=placement):
+        run.look_around()
+        yield result
 
 
 def _store(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> EmbeddingStore:
@@ -49,7 +58,7 @@ def _store(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> E
 
 
 def embedded(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> Embeddings:
-    """U and V of a split, by a checkpoint at the end of a round."""
+    """U and V of a split, by a checkpoint of a round."""
     embed(run, split, round_number, checkpoint)
     return load_embeddings(run.dir.embeddings(split, round_number))
 
@@ -74,4 +83,5 @@ def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> No
         run.progress,
         stage=f"embed {split}",
         placement=on_nodes(config.ray.selection_labels),
+        while_waiting=run.look_around,
     )

@@ -10,8 +10,9 @@ from launcher.config import RunConfig
 from launcher.console import say
 from launcher.ownership import owning
 from launcher.placement import check_resources
+from launcher.preparing import prepare
 from launcher.ray_cluster import ray_cluster
-from launcher.rounds import prepare, run_rounds
+from launcher.rounds import run_rounds
 from launcher.run_dir import RunDir, read_lines
 from launcher.run_state import Run
 from selection.artifacts import atomic_file

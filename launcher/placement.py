@@ -1,9 +1,12 @@
 """Where on Ray's nodes ranks and selection run, and whether the nodes hold them at all."""
 
+from collections import defaultdict
+
 import ray
+from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from launcher.config import RunConfig
+from launcher.config import RayConfig, RunConfig
 from selection.errors import ConfigError
 from selection.ray_tasks import Placement
 
@@ -19,26 +22,79 @@ def on_this_node() -> Placement:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
 
 
-def largest_node_cpus(labels: dict[str, str]) -> float:
-    """CPUs of the node that has most: a task runs on one node, and Ray waits for ever for one that it fits on."""
-    return max(node.get("CPU", 0) for node in _resources_by_node(labels))
+def largest_node_cpus(labels: dict[str, str], beside_ranks: bool = False) -> float:
+    """CPUs of the node that has most: a task runs on one node, and Ray waits for ever for one that it fits on.
+
+    Args:
+        labels: of the nodes that count.
+        beside_ranks: whether ranks are at work meanwhile, and keep theirs.
+    """
+    held = _held_cpus() if beside_ranks else {}
+    return max(node.get("CPU", 0) - held.get(name, 0) for name, node in _find_nodes(labels).items())
+
+
+def check_room(config: RunConfig) -> None:
+    """Refuse to wait for CPUs that the ranks will not give back, now that they are where Ray has put them.
+
+    Raises:
+        ConfigError: no node has as many left as selection needs.
+    """
+    wanted, labels = config.selection.cpus_beside_ranks, config.ray.selection_labels
+    if (left := largest_node_cpus(labels, beside_ranks=True)) < wanted:
+        raise ConfigError(
+            f"selection.refresh.mode: is overlap, but Ray has put the ranks so that no node has more than {left:g} of "
+            f"the {wanted:g} CPUs left that selection needs; keep nodes apart with ray.train_labels and "
+            "ray.selection_labels, or set mode to alternate"
+        )
+
+
+def _held_cpus() -> dict[str, float]:
+    """CPUs that placement groups hold, by node: Ray Train has one for its ranks."""
+    held: dict[str, float] = defaultdict(float)
+    for group in placement_group_table().values():
+        if group["state"] == "CREATED":
+            for number, bundle in group["bundles"].items():
+                held[group["bundles_to_node_id"][number]] += bundle.get("CPU", 0)
+    return held
 
 
 def num_places(wanted: dict[str, float], labels: dict[str, str]) -> int:
     """How many workers that want these amounts the nodes hold, if nothing else runs there."""
-    return sum(
-        min(int(node.get(kind, 0) / amount) for kind, amount in wanted.items())
-        for node in _resources_by_node(labels)
-    )
+    return sum(_num_places(wanted, node) for node in _find_nodes(labels).values())
 
 
-def _resources_by_node(labels: dict[str, str]) -> list[dict[str, float]]:
-    """Amounts by kind of every node that is alive and has these labels."""
-    return [
-        node["Resources"]
+def num_places_beside(wanted: dict[str, float], config: RayConfig, cpus_beside: float) -> int:
+    """The same for ranks, where one node must have some CPUs left for selection.
+
+    Args:
+        wanted: amounts of a rank.
+        config: which nodes are for ranks, and which for selection.
+        cpus_beside: CPUs that selection needs; 0: it needs none while ranks are there.
+    """
+    places = num_places(wanted, config.train_labels)
+    if not cpus_beside:
+        return places
+    for_ranks, for_selection = map(_find_nodes, (config.train_labels, config.selection_labels))
+    most = 0
+    for name, node in for_selection.items():
+        left = {**node, "CPU": node.get("CPU", 0) - cpus_beside}
+        if left["CPU"] >= 0:
+            lost = _num_places(wanted, node) - _num_places(wanted, left) if name in for_ranks else 0
+            most = max(most, places - lost)
+    return most
+
+
+def _num_places(wanted: dict[str, float], node: dict[str, float]) -> int:
+    return min(int(node.get(kind, 0) / amount) for kind, amount in wanted.items())
+
+
+def _find_nodes(labels: dict[str, str]) -> dict[str, dict[str, float]]:
+    """Amounts by kind of every node that is alive and has these labels, by its id."""
+    return {
+        node["NodeID"]: node["Resources"]
         for node in ray.nodes()
         if node["Alive"] and labels.items() <= node["Labels"].items()
-    ]
+    }
 
 
 def check_resources(config: RunConfig) -> None:
@@ -68,11 +124,26 @@ def check_resources(config: RunConfig) -> None:
     )
     if train.use_gpu and config.selection.refresh.keep_ranks:
         _check_gpus_beside_ranks(num_ranks, embed.gpus_per_worker)
+    if config.selection.overlaps:
+        _check_cpus_beside_ranks(config, num_ranks)
+
+
+def _check_cpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
+    """Ranks that train while selection is at work keep their CPUs, and selection must find others."""
+    train, beside = config.train, config.selection.cpus_beside_ranks
+    wanted = {"CPU": train.cpus_per_rank, **({"GPU": 1.0} if train.use_gpu else {})}
+    places = num_places_beside(wanted, config.ray, beside)
+    if places < num_ranks:
+        raise ConfigError(
+            f"selection.refresh.mode: is overlap, but with {beside:g} CPUs of one node for selection Ray has room for "
+            f"{places} ranks, and training needs {num_ranks}; set it to alternate, or use a larger cluster "
+            "(ray.address)"
+        )
 
 
 def _check_gpus_beside_ranks(num_ranks: int, wanted: float) -> None:
     """Ranks that wait for the next round keep their GPUs, and embedding must find others."""
-    there = sum(node.get("GPU", 0) for node in _resources_by_node({}))
+    there = sum(node.get("GPU", 0) for node in _find_nodes({}).values())
     if wanted and num_ranks + wanted > there:
         raise ConfigError(
             f"selection.embed.gpus_per_worker: is {wanted:g}, but the ranks keep {num_ranks} of Ray's {there:g} GPUs; "
@@ -83,7 +154,7 @@ def _check_gpus_beside_ranks(num_ranks: int, wanted: float) -> None:
 def _check_amounts(
     labels_field: str, labels: dict[str, str], wanted: list[tuple[str, str, float]]
 ) -> None:
-    nodes = _resources_by_node(labels)
+    nodes = list(_find_nodes(labels).values())
     if not nodes:
         raise ConfigError(
             f"{labels_field}: no node of Ray's has {labels}; start nodes with `ray start --labels`, or change it"

@@ -6,116 +6,167 @@
 
 Each step leaves an artifact in the run directory and is skipped when the artifact is there; that is all there is to
 going on after an interruption. Round 0 has no trained encoder yet, so its batches are random for every strategy.
+
+Steps take turns, or they overlap, see `selection.refresh.mode`:
+
+    alternate   train 0 | judge 0 | select 1 | train 1 | judge 1 | select 2 | train 2 ...
+    overlap     train 0 ......... | train 1 .................. | train 2 ..................
+                         select 1 | judge 0           select 2 | judge 1           select 3
+
+Where they overlap, a schedule is selected from the first checkpoint inside the round before, or from the embeddings
+that its first epoch computed. Which one that is depends on no clock, so that a run which was interrupted has the same
+schedules. The launcher does one thing after the other in either mode: ranks are processes of their own, which take the
+next schedule as soon as it is there, and whatever waits for selection looks at them meanwhile (`Run.look_around`).
 """
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
 from launcher.console import describe_schedule, say, showing_stages, showing_training
 from launcher.embedding import embedded, gather
+from launcher.placement import check_room
 from launcher.run_dir import read_lines
 from launcher.run_state import Run
 from launcher.selecting import SelectTask, select_remotely
 from launcher.stopping import Stopped, stop_now, stopping_ranks
 from launcher.training import Ranks
 from selection.artifacts import has_manifest
-from selection.errors import ConfigError
+from selection.progress import TerminalProgress
+from selection.ray_tasks import do_nothing
 from selection.schedule import Schedule, open_schedule, schedule_folder
 from selection.select import make_random_schedule
-from selection.shards import build_index
-from selection.strategies import plan_num_batches
-from trainer.encoders import prepare_encoder
+from trainer.checkpoint import Checkpoint
 from trainer.evaluate import retrieval_metrics
-from trainer.metrics import FILE as METRICS_FILE
-from trainer.worker import TrainJob
-
-
-def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
-    """Number the pairs of all splits, check that they make batches, and train the tokenizer; no Ray yet.
-
-    Raises:
-        ConfigError: a split is empty, or the training pairs do not suit the batch size, the strategy or the steps.
-        ArtifactError: a shard cannot be read, or a sample lacks a part.
-    """
-    for split, paths in shards.items():
-        with run.timed("index", 0):
-            run.indexes[split] = build_index(paths, run.dir.index(split), run.progress, num_workers)
-        if not len(run.indexes[split]):
-            raise ConfigError(f"data.{split}: there is no pair in {len(paths)} shards; give others")
-    num_pairs, batch_size = len(run.indexes["train"]), run.config.train.batch_size
-    if num_pairs < batch_size:
-        raise ConfigError(
-            f"train.batch_size: is {batch_size}, but data.train has only {num_pairs} pairs; "
-            "take a smaller batch or more shards"
-        )
-    plan_num_batches(run.config.selection, num_pairs, batch_size)
-    _check_num_steps(run)
-    with run.timed("encoder", 0):
-        prepare_encoder(run.config.encoder, run.indexes["train"], run.dir.encoder, run.progress)
-
-
-def _check_num_steps(run: Run) -> None:
-    *earlier, _ = run.length.steps_by_round(known=[])
-    num_steps = run.config.train.num_steps
-    if num_steps is not None and num_steps <= sum(earlier):
-        raise ConfigError(
-            f"train.num_steps: is {num_steps:,}, but the {len(earlier)} rounds before the last have {sum(earlier):,}; "
-            "take more steps or fewer rounds"
-        )
 
 
 def run_rounds(run: Run) -> None:
     """All rounds that are not done yet; Ray must be connected."""
-    try:
+    if run.config.selection.overlaps:
+        _overlap(run)
+    else:
+        _alternate(run)
+
+
+def _alternate(run: Run) -> None:
+    with _leaving_no_ranks(run):
         for round_number in range(run.config.rounds):
             select(run, round_number)
-            train(run, round_number)
-            judge(run, round_number)
-            run.claim.check()
-            run.dir.forget_embeddings(before_round=round_number)
-    except Stopped:
-        # Ranks may wait for a schedule; Ray must not be left with them at work.
+            with showing_training(run.dir.training, run.progress):
+                train(run, round_number)
+            _judge_and_forget(run, round_number)
+
+
+def _overlap(run: Run) -> None:
+    with (
+        TerminalProgress() as progress,
+        showing_training(run.dir.training, progress),
+        _leaving_no_ranks(run),
+    ):
+        for round_number in range(run.config.rounds):
+            select(run, round_number)  # the first, and one that could not be selected ahead
+            train(run, round_number, beside=partial(_work_beside, run, round_number))
+    _judge_and_forget(run, run.config.rounds - 1)
+
+
+@contextmanager
+def _leaving_no_ranks(run: Run) -> Iterator[None]:
+    """Whatever goes wrong, let the ranks save and stop, whether they train or wait for a schedule."""
+    try:
+        yield
+    except (Stopped, Exception):  # not Ctrl-C, which ends the run at once
         if run.ranks is not None:
-            run.stop_file.touch()
-            run.ranks.wait_for_end()
+            with stopping_ranks(run.stop_file):
+                run.stop_file.touch()
+                run.ranks.wait_for_end()
         raise
+
+
+def _work_beside(run: Run, round_number: int) -> None:
+    """What is done while the ranks train a round."""
+    if round_number > 0:
+        _judge_and_forget(run, round_number - 1)
+    if round_number + 1 < run.config.rounds:
+        select_ahead(run, round_number + 1)
+
+
+def _judge_and_forget(run: Run, round_number: int) -> None:
+    judge(run, round_number)
+    run.claim.check()
+    run.dir.forget_embeddings(before_round=round_number)
 
 
 def select(run: Run, round_number: int) -> None:
     """Make the schedule of a round, from the checkpoint at the end of the round before."""
-    folder = schedule_folder(run.dir.schedules, round_number)
-    if has_manifest(folder):
+    if has_manifest(schedule_folder(run.dir.schedules, round_number)):
         return
-    config = run.config
-    leftover = _leftover_before(run, round_number)
-    seed = (config.seed, round_number)
-    if round_number == 0 or config.selection.strategy == "random":
-        num_pairs = len(run.indexes["train"])
-        fields = {"config_hash": config.hash, "embedding_step": None, "staleness_steps": None}
-        schedule = make_random_schedule(
-            folder, num_pairs, config.train.batch_size, seed, leftover, fields
+    if round_number == 0 or run.config.selection.strategy == "random":
+        _draw(run, round_number)
+    else:
+        _choose(run, round_number, run.last_checkpoint_of(round_number - 1))
+
+
+def select_ahead(run: Run, round_number: int) -> None:
+    """Make the schedule of a round while the ranks train the one before, from a checkpoint inside that.
+
+    Nothing is made where there is none, because the round is shorter than was expected.
+    """
+    if not run.config.selection.selects_ahead:
+        select(run, round_number)  # random batches need no checkpoint
+    elif not has_manifest(schedule_folder(run.dir.schedules, round_number)):
+        checkpoint = _wait_for_checkpoint_inside(run, round_number - 1)
+        if checkpoint is not None:
+            check_room(run.config)
+            run.dir.forget_embeddings(before_round=round_number - 1, split="train")
+            _choose(run, round_number, checkpoint)
+
+
+def _wait_for_checkpoint_inside(run: Run, round_number: int) -> Checkpoint | None:
+    """The checkpoint inside a round to select the next from, which is trained now, or was; None where it has none."""
+    step = run.selection_step(round_number)
+    if step >= run.steps_of(round_number):
+        return None
+    if run.ranks is not None:
+        run.ranks.wait_until(
+            lambda: bool(run.checkpoint_in(round_number, step)) or run.has_trained(round_number)
         )
-        say(describe_schedule(f"round {round_number}", schedule.manifest))
-        return
-    checkpoint = run.newest_checkpoint()
-    assert checkpoint is not None, "a round after the first has a checkpoint before it"
+    return run.checkpoint_in(round_number, step)
+
+
+def _draw(run: Run, round_number: int) -> None:
+    """Make a schedule of random batches."""
+    schedule = make_random_schedule(
+        schedule_folder(run.dir.schedules, round_number),
+        len(run.indexes["train"]),
+        run.config.train.batch_size,
+        (run.config.seed, round_number),
+        _leftover_before(run, round_number),
+        {"config_hash": run.config.hash, "embedding_step": None, "staleness_steps": None},
+    )
+    say(describe_schedule(f"round {round_number}", schedule.manifest))
+
+
+def _choose(run: Run, round_number: int, checkpoint: Checkpoint) -> None:
+    """Make a schedule of batches that are chosen by a checkpoint of the round before."""
+    config = run.config
     with run.timed("embed", round_number):
         gather(run, round_number - 1, checkpoint)
     task = SelectTask(
-        folder=folder,
+        folder=schedule_folder(run.dir.schedules, round_number),
         previous_folder=schedule_folder(run.dir.schedules, round_number - 1),
         embeddings_folder=run.dir.embeddings("train", round_number - 1),
         config=config,
         temperature=config.selection.temperature or checkpoint.temperature,
-        seed=seed,
-        leftover=leftover,
+        seed=(config.seed, round_number),
+        leftover=_leftover_before(run, round_number),
         fields={"config_hash": config.hash, **run.ages(round_number, checkpoint)},
         progress_file=run.logs / "select.jsonl",
         examples_file=run.dir.examples,
     )
     with run.timed("select", round_number), showing_stages(task.progress_file, run.progress):
-        manifest = select_remotely(task, len(run.indexes["train"]))
+        manifest = select_remotely(task, len(run.indexes["train"]), run.look_around)
     say(describe_schedule(f"round {round_number}", manifest))
 
 
@@ -131,19 +182,27 @@ def _schedule(run: Run, round_number: int) -> Schedule:
     return open_schedule(folder, run.expected(round_number))
 
 
-def train(run: Run, round_number: int) -> None:
-    """Train on the schedule of a round; the ranks go on from the newest complete checkpoint."""
+def train(run: Run, round_number: int, beside: Callable[[], None] = do_nothing) -> None:
+    """Train on the schedule of a round; the ranks go on from the newest complete checkpoint.
+
+    Args:
+        run: under way.
+        round_number: which.
+        beside: what is done meanwhile; whatever in it takes long must call `run.look_around`.
+    """
     if run.has_trained(round_number):
+        beside()
         return
     _schedule(run, round_number)  # an altered schedule is an error here, not on rank 7
-    with (
-        run.timed("train", round_number),
-        showing_training(run.dir.metrics / METRICS_FILE, run.progress),
-        stopping_ranks(run.stop_file),
-    ):
+    with run.timed("train", round_number), stopping_ranks(run.stop_file):
         if run.ranks is None:
-            job = train_job(run, round_number)
-            run.ranks = Ranks(job, run.logs / "ray_train", run.config.ray)
+            run.ranks = Ranks(
+                run.train_job(round_number),
+                run.logs / "ray_train",
+                run.config.ray,
+                run.config.selection.cpus_beside_ranks,
+            )
+        beside()
         run.ranks.wait(round_number, lambda: run.has_trained(round_number))
         if run.stop_file.exists():
             run.ranks.wait_for_end()
@@ -153,36 +212,11 @@ def train(run: Run, round_number: int) -> None:
         run.ranks = None
 
 
-def train_job(run: Run, round_number: int) -> TrainJob:
-    """What the ranks do: this round, and those after it if they are kept."""
-    config = run.config
-    refresh = config.selection.refresh
-    return TrainJob(
-        encoder=config.encoder,
-        train=config.train,
-        seed=config.seed,
-        config_hash=config.hash,
-        index_folder=run.dir.index("train"),
-        encoder_folder=run.dir.encoder,
-        schedules_folder=run.dir.schedules,
-        checkpoints_folder=run.dir.checkpoints,
-        metrics_folder=run.dir.metrics,
-        embeddings_folder=run.dir.all_embeddings if config.selection.collects else None,
-        log_folder=run.logs,
-        claim=run.claim,
-        first_round=round_number,
-        stop_round=config.rounds if refresh.keep_ranks else round_number + 1,
-        length=run.length,
-        share_cpus=refresh.keep_ranks,
-    )
-
-
 def judge(run: Run, round_number: int) -> None:
     """Retrieval on the held-out pairs, and on those for validation, with the checkpoint at the end of a round."""
     if any(result["round"] == round_number for result in read_lines(run.dir.results)):
         return
-    checkpoint = run.newest_checkpoint()
-    assert checkpoint is not None, "training has left a checkpoint"
+    checkpoint = run.last_checkpoint_of(round_number)
     metrics = {}
     with run.timed("judge", round_number):
         distractors = None

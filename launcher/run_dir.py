@@ -50,7 +50,7 @@ class RunDir:
         return self.root / "index" / split
 
     def embeddings(self, split: str, round_number: int) -> Path:
-        """Embeddings by the checkpoint at the end of a round."""
+        """Embeddings by a checkpoint of a round: the one at its end, or one inside if it is selected from ahead."""
         return self.all_embeddings / f"round-{round_number:05d}" / split
 
     def new_attempt(self) -> Path:
@@ -114,11 +114,11 @@ class RunDir:
     def _holds_something(self) -> bool:
         return any(path.name not in _MADE_BEFORE_CONFIG for path in self.root.iterdir())
 
-    def forget_embeddings(self, before_round: int) -> None:
-        """Delete the embeddings of earlier rounds; the newest ones serve `coterie search`."""
+    def forget_embeddings(self, before_round: int, split: str = "") -> None:
+        """Delete the embeddings of earlier rounds, of one split or of all; the newest ones serve `coterie search`."""
         for folder in self.all_embeddings.glob("round-*"):
             if int(folder.name.split("-")[1]) < before_round:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder / split, ignore_errors=bool(split))
 
 
 def no_run(root: Path) -> ConfigError:

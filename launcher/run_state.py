@@ -10,20 +10,22 @@ from typing import Any
 from launcher.config import RunConfig
 from launcher.expected_length import expected_length
 from launcher.run_dir import RunDir, append_line
+from launcher.stopping import Stopped
 from launcher.training import Ranks
-from selection.artifacts import MANIFEST
+from selection.artifacts import MANIFEST, has_manifest
 from selection.progress import TerminalProgress
 from selection.schedule import count_batches
 from selection.shards import ShardIndex
 from trainer.checkpoint import (
     Checkpoint,
+    checkpoint_folder,
     complete_checkpoints,
     latest_checkpoint,
     open_checkpoint,
 )
 from trainer.claim import Claim
-from trainer.length import RunLength
-from trainer.worker import stop_file
+from trainer.length import RunLength, step_to_select_from
+from trainer.worker import TrainJob, stop_file
 
 
 @dataclass
@@ -93,6 +95,69 @@ class Run:
     def newest_checkpoint(self) -> Checkpoint | None:
         """The newest complete checkpoint of this run."""
         return latest_checkpoint(self.dir.checkpoints, self.config.hash)
+
+    def steps_of(self, round_number: int) -> int:
+        """Steps of a round that has a schedule."""
+        steps_before, num_batches = self.steps_before(round_number), self.num_batches(round_number)
+        return self.length.steps_of_round(round_number, num_batches, steps_before)
+
+    def selection_step(self, round_number: int) -> int:
+        """Step of a round with whose checkpoint the next one is selected, where they overlap."""
+        train, selection = self.config.train, self.config.selection
+        num_batches = self.num_batches(round_number)
+        return step_to_select_from(train.checkpoint_every_steps, num_batches, selection.collects)
+
+    def checkpoint_in(self, round_number: int, step_in_round: int) -> Checkpoint | None:
+        """The checkpoint after some steps of a round, its last one included; None where there is none.
+
+        Its weights are verified by whoever loads them; nobody here reads the rest.
+        """
+        step = self.steps_before(round_number) + step_in_round
+        folder = checkpoint_folder(self.dir.checkpoints, step)
+        if not has_manifest(folder):
+            return None
+        return open_checkpoint(folder, self.config.hash, hashes=False)
+
+    def last_checkpoint_of(self, round_number: int) -> Checkpoint:
+        """The checkpoint at the end of a round that was trained."""
+        checkpoint = self.checkpoint_in(round_number, self.steps_of(round_number))
+        assert checkpoint is not None, f"training has left a checkpoint of round {round_number}"
+        return checkpoint
+
+    def train_job(self, first_round: int) -> TrainJob:
+        """What ranks that begin with this round do: it, and those after it if they are kept."""
+        config, refresh = self.config, self.config.selection.refresh
+        return TrainJob(
+            encoder=config.encoder,
+            train=config.train,
+            seed=config.seed,
+            config_hash=config.hash,
+            index_folder=self.dir.index("train"),
+            encoder_folder=self.dir.encoder,
+            schedules_folder=self.dir.schedules,
+            checkpoints_folder=self.dir.checkpoints,
+            metrics_folder=self.dir.metrics,
+            embeddings_folder=self.dir.all_embeddings if config.selection.collects else None,
+            log_folder=self.logs,
+            claim=self.claim,
+            first_round=first_round,
+            stop_round=config.rounds if refresh.keep_ranks else first_round + 1,
+            length=self.length,
+            share_cpus=refresh.keep_ranks and not config.selection.overlaps,
+            select_ahead=config.selection.overlaps,
+        )
+
+    def look_around(self) -> None:
+        """What the launcher does while it waits for selection: look at the ranks, and whether it is to stop.
+
+        Raises:
+            Stopped: somebody asks to stop.
+            JobError: training failed for good.
+        """
+        if self.stop_file.exists():
+            raise Stopped
+        if self.ranks is not None:
+            self.ranks.look()
 
     @contextmanager
     def timed(self, stage: str, round_number: int) -> Iterator[None]:

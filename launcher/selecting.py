@@ -4,6 +4,7 @@ Nothing of the size of the data set lies on the driver.
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,10 +49,13 @@ class SelectTask:
     examples_file: Path
 
 
-def select_remotely(task: SelectTask, num_pairs: int) -> dict[str, Any]:
+def select_remotely(
+    task: SelectTask, num_pairs: int, while_waiting: Callable[[], None]
+) -> dict[str, Any]:
     """Make a schedule of `num_pairs` pairs in a Ray worker; returns its manifest.
 
-    By regions, the worker needs no CPU of its own: blocks take one each, regions a whole node each.
+    By regions, the worker needs no CPU of its own: blocks take one each, regions a whole node each, or what the ranks
+    leave of it. `while_waiting` is as for `selection.ray_tasks.result_of`.
     """
     selection, labels = task.config.selection, task.config.ray.selection_labels
     by_regions = selection.regions.divide(selection.strategy, num_pairs)
@@ -59,8 +63,9 @@ def select_remotely(task: SelectTask, num_pairs: int) -> dict[str, Any]:
         _select,
         task,
         by_regions,
-        num_cpus=0 if by_regions else largest_node_cpus(labels),
+        num_cpus=0 if by_regions else largest_node_cpus(labels, selection.overlaps),
         placement=on_nodes(labels),
+        while_waiting=while_waiting,
     )
 
 
@@ -108,7 +113,9 @@ def _select_by_regions(task: SelectTask) -> tuple[Schedule, Examples]:
             job,
             scratch,
             map_blocks=map_blocks,
-            map_regions=partial(map_blocks, num_cpus=largest_node_cpus(labels)),
+            map_regions=partial(
+                map_blocks, num_cpus=largest_node_cpus(labels, config.selection.overlaps)
+            ),
             progress=FileProgress(task.progress_file),
             previous_batches=open_schedule(task.previous_folder).batches,
         )

@@ -15,12 +15,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from launcher.config import RayConfig
 from launcher.console import say
-from launcher.placement import num_places, on_nodes, on_this_node
+from launcher.placement import num_places_beside, on_nodes, on_this_node
 from selection.errors import JobError
-from selection.ray_tasks import result_of, start_remote
+from selection.ray_tasks import POLL_S, result_of, start_remote
 from trainer.worker import TrainJob, train
 
-_POLL_S = 0.2
 _PLACE_TIMEOUT_VARIABLE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 
@@ -31,13 +30,17 @@ class Ranks:
         job: what the ranks do; they go on from the newest complete checkpoint by themselves.
         storage: where Ray Train keeps its own notes, on a file system that all nodes see.
         config: where the ranks run, and how often they are started again.
+        cpus_beside: CPUs that they must leave for selection, on one node.
     """
 
-    def __init__(self, job: TrainJob, storage: Path, config: RayConfig) -> None:
+    def __init__(
+        self, job: TrainJob, storage: Path, config: RayConfig, cpus_beside: float = 0.0
+    ) -> None:
         self._job = job
         self._storage = storage
         self._config = config
-        self._start(choose_num_ranks(job, config))
+        self._cpus_beside = cpus_beside
+        self._start(choose_num_ranks(job, config, cpus_beside))
         self.are_done = False
 
     def _start(self, num_ranks: int) -> None:
@@ -63,10 +66,20 @@ class Ranks:
             JobError: training failed for good, or there is no place for the ranks; the message names the logs.
         """
         is_last = round_number == self._job.stop_round - 1
-        while not self.are_done and (is_last or not is_trained()):
-            finished, _ = ray.wait([self._future], timeout=_POLL_S)
-            if finished:
-                self._look_at_end(result_of(self._future))
+        self.wait_until(lambda: not is_last and is_trained())
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so, or the ranks have ended; errors as for `wait`."""
+        while not self.are_done and not condition():
+            self.look(POLL_S)
+
+    def look(self, timeout_s: float = 0.0) -> None:
+        """See whether the ranks have ended, or did not begin and must be fewer; errors as for `wait`."""
+        if self.are_done:
+            return
+        finished, _ = ray.wait([self._future], timeout=timeout_s)
+        if finished:
+            self._look_at_end(result_of(self._future))
 
     def wait_for_end(self) -> None:
         """Wait until the ranks have ended, as they are asked to by the stop file of the job."""
@@ -78,19 +91,19 @@ class Ranks:
         self.are_done = obstacle is None
         if obstacle is None:
             return
-        fewer = choose_num_ranks(self._job, self._config)
+        fewer = choose_num_ranks(self._job, self._config, self._cpus_beside)
         if fewer >= self._num_ranks:
             raise JobError(f"training did not start: {obstacle}; see {self._job.log_folder}")
         self._start(fewer)
 
 
-def choose_num_ranks(job: TrainJob, config: RayConfig) -> int:
-    """How many ranks to start: as many as Ray's nodes hold now.
+def choose_num_ranks(job: TrainJob, config: RayConfig, cpus_beside: float = 0.0) -> int:
+    """How many ranks to start: as many as Ray's nodes hold now, beside what selection needs on one of them.
 
     Raises:
         JobError: they do not even hold the fewest.
     """
-    places = num_places(rank_resources(job), config.train_labels)
+    places = num_places_beside(rank_resources(job), config, cpus_beside)
     wanted, possible = job.train.num_ranks, job.train.possible_num_ranks()
     fitting = [number for number in possible if number <= places]
     if not fitting:

@@ -253,19 +253,35 @@ class RegionsConfig(Settings):
 class RefreshConfig(Settings):
     """When a new schedule is made."""
 
-    mode: Literal["alternate"] = "alternate"
-    """`alternate` trains, then selects, then trains."""
+    mode: Literal["alternate", "overlap"] = "alternate"
+    """`alternate` trains, then selects, then trains: embeddings are of no age, and selection has the whole machine.
+    `overlap` selects the next schedule while the ranks train, from the first checkpoint inside the round: they wait
+    only where selection takes longer than the rest of the round, and embeddings are up to a round old."""
 
     embeddings: Literal["computed", "collected"] = "computed"
-    """`computed` embeds every pair with the newest checkpoint; `collected` takes what training computed in the last
-    epoch of the round: half an epoch old on average, and free."""
+    """`computed` embeds every pair with a checkpoint; `collected` takes what training computed in the last epoch of the
+    round: half an epoch old on average, and free. With `overlap` it is the first of several epochs."""
 
     keep_ranks: bool = True
     """Ranks wait while selection works, and use no CPU meanwhile. Off, they end and start anew for every round, which
-    gives selection their memory and their GPUs, too."""
+    gives selection their memory and their GPUs, too; `overlap` needs it on."""
 
     epochs_per_round: int = Field(default=1, ge=1)
     """Times that a schedule is used before the next one; its batches are shuffled anew each time."""
+
+    @model_validator(mode="after")
+    def _overlap_is_possible(self) -> "RefreshConfig":
+        if self.mode == "overlap" and not self.keep_ranks:
+            raise ValueError(
+                "keep_ranks is false, but with mode=overlap ranks go from round to round by themselves; set "
+                "keep_ranks=true, or mode=alternate"
+            )
+        if self.mode == "overlap" and self.embeddings == "collected" and self.epochs_per_round == 1:
+            raise ValueError(
+                "epochs_per_round is 1, but mode=overlap selects from the embeddings of the first epoch while others "
+                "are trained; set epochs_per_round=2 or more, embeddings=computed, or mode=alternate"
+            )
+        return self
 
 
 class SelectionConfig(Settings):
@@ -294,3 +310,18 @@ class SelectionConfig(Settings):
     def collects(self) -> bool:
         """Whether batches are chosen, and from the embeddings that training computes."""
         return self.strategy != "random" and self.refresh.embeddings == "collected"
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the ranks train while others work: on the next schedule, and on the judging of the last round."""
+        return self.refresh.mode == "overlap"
+
+    @property
+    def selects_ahead(self) -> bool:
+        """Whether batches are chosen while the ranks train the round before."""
+        return self.strategy != "random" and self.overlaps
+
+    @property
+    def cpus_beside_ranks(self) -> float:
+        """CPUs of one node that selecting or judging needs while the ranks train; 0: they wait for it."""
+        return max(1.0, self.embed.cpus_per_worker) if self.overlaps else 0.0

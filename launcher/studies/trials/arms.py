@@ -57,6 +57,11 @@ def _arm(study: StudyConfig, name: str, overrides: Overrides, axis: str | None =
                 f"arm {name!r} changes {change}, but arms may differ in {_OWN}* alone, so that their steps cost the "
                 "same; put it into the settings of all, or make another study"
             )
+    if config.selection.overlaps:
+        raise ConfigError(
+            f"arm {name!r}: selection.refresh.mode is overlap, but a study prices training and selection by "
+            "themselves; set it to alternate"
+        )
     return Arm(name, overrides, config, axis)
 
 

@@ -12,6 +12,7 @@ STUDIES = sorted(Path("configs/studies").glob("*.yaml"))
 CLUSTERS = Path("configs/cluster").glob("*.yaml")  # see test_cluster_files.py
 CONFIGS = sorted({*Path("configs").rglob("*.yaml")} - {*STUDIES, *CLUSTERS})
 SMALLEST = {"run_dir": "r", "data": {"train": "t", "heldout": "h"}}
+OVERLAP = "selection.refresh.mode=overlap"
 TEXT = {"tower": "text", "part": "txt"}
 TOWERS = {**SMALLEST, "encoder": {"name": "towers", "u": TEXT, "v": TEXT, "text": {"views": {}}}}
 
@@ -81,6 +82,16 @@ def test_overrides_are_yaml_and_reach_inside(write):
             ["selection.hardness.cluster_size=9"],
             r"cluster_size: is 9, but must divide train\.batch_size \(64\)",
         ),
+        (
+            SMALLEST,
+            [OVERLAP, "selection.refresh.keep_ranks=false"],
+            r"selection\.refresh\.keep_ranks is false, but with mode=overlap .*; set keep_ranks=true",
+        ),
+        (
+            SMALLEST,
+            [OVERLAP, "selection.refresh.embeddings=collected"],
+            r"selection\.refresh\.epochs_per_round is 1, but mode=overlap .*; set epochs_per_round=2",
+        ),
         (SMALLEST, ["rounds=0"], r"rounds: got 0: .*greater than or equal to 1"),
         (SMALLEST, ["rounds"], r"override 'rounds': expected key\.subkey=value"),
         (SMALLEST, ["seed.x=1", "seed.x.y=1"], r"x is 1 and has no keys inside"),
@@ -94,6 +105,20 @@ def test_mistakes_are_named(write, values, overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(write(values), overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_what_overlaps(write):
+    path, collected = write(SMALLEST), "selection.refresh.embeddings=collected"
+    plain, overlap, drawn = (
+        load_config(path, overrides).selection
+        for overrides in ([], [OVERLAP], [OVERLAP, "selection.strategy=random"])
+    )
+    assert (plain.overlaps, overlap.overlaps, drawn.overlaps) == (False, True, True)
+    assert (plain.selects_ahead, overlap.selects_ahead, drawn.selects_ahead) == (False, True, False)
+    assert (plain.cpus_beside_ranks, overlap.cpus_beside_ranks) == (0, 1)
+    assert load_config(
+        path, [OVERLAP, collected, "selection.refresh.epochs_per_round=2"]
+    ).selection.collects
 
 
 def test_missing_file(tmp_path):

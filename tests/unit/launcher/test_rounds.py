@@ -1,29 +1,40 @@
 import numpy as np
 import pytest
 
+from launcher import rounds
 from launcher.config import RunConfig
-from launcher.rounds import _check_num_steps
+from launcher.expected_length import check_length
 from launcher.run_dir import RunDir
 from launcher.run_state import Run
-from selection.errors import ArtifactError, ConfigError
+from launcher.stopping import Stopped
+from selection.artifacts import write_manifest
+from selection.errors import ArtifactError, ConfigError, JobError
 from selection.schedule import schedule_folder, write_schedule
+from trainer.checkpoint import checkpoint_folder
 from trainer.claim import Claim
 
-NUM_PAIRS, BATCH_SIZE, EPOCHS = 103, 10, 3
+NUM_PAIRS, BATCH_SIZE, EPOCHS, EVERY = 103, 10, 3, 12
+COLLECTED = {"embeddings": "collected"}
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(strategy="spectral", rounds=4, num_steps=None, **selection):
+    def make(
+        strategy="spectral", rounds=4, num_steps=None, mode="alternate", refresh=None, **selection
+    ):
         config = RunConfig.model_validate(
             {
                 "run_dir": tmp_path,
                 "rounds": rounds,
                 "data": {"train": "t", "heldout": "h"},
-                "train": {"batch_size": BATCH_SIZE, "num_steps": num_steps},
+                "train": {
+                    "batch_size": BATCH_SIZE,
+                    "num_steps": num_steps,
+                    "checkpoint_every_steps": EVERY,
+                },
                 "selection": {
                     "strategy": strategy,
-                    "refresh": {"epochs_per_round": EPOCHS},
+                    "refresh": {"epochs_per_round": EPOCHS, "mode": mode, **(refresh or {})},
                     **selection,
                 },
             }
@@ -86,16 +97,161 @@ def test_a_given_number_of_steps_is_that_of_the_run(make_run):
     schedule(run, 0, 10)
     assert [run.total_steps(num_known) for num_known in range(2)] == [95, 95]
     assert run.length.steps_by_round([10]) == [10 * EPOCHS] * 4
-    _check_num_steps(run)
+    check_length(run.config, NUM_PAIRS)
 
 
 @pytest.mark.parametrize("num_steps", [1, 89, 90])
 def test_steps_that_leave_none_for_the_last_round_are_refused(make_run, num_steps):
     with pytest.raises(ConfigError, match=r"train\.num_steps: is \d+, but the 3 rounds .* have 90"):
-        _check_num_steps(make_run(num_steps=num_steps))
+        check_length(make_run(num_steps=num_steps).config, NUM_PAIRS)
 
 
 def test_a_schedule_of_another_configuration_is_refused(make_run):
     schedule(make_run(), 0, 10)
     with pytest.raises(ArtifactError, match="config_hash"):
         make_run("random").steps_before(1)
+
+
+def save(run, round_number, step_in_round, step):
+    fields = {"round": round_number, "step_in_round": step_in_round, "step": step}
+    folder = checkpoint_folder(run.dir.checkpoints, step)
+    write_manifest(folder, "checkpoint", [], {**fields, "config_hash": run.config.hash})
+
+
+@pytest.mark.parametrize(("every", "is_refused"), [(29, False), (30, True), (31, True)])
+def test_a_round_without_a_checkpoint_inside_cannot_be_overlapped(make_run, every, is_refused):
+    def check(config):
+        train = config.train.model_copy(update={"checkpoint_every_steps": every})
+        check_length(config.model_copy(update={"train": train}), NUM_PAIRS)
+
+    for harmless in (
+        make_run(),
+        make_run("random", mode="overlap"),
+        make_run(mode="overlap", rounds=1),
+        make_run(mode="overlap", refresh=COLLECTED),
+    ):
+        check(harmless.config)
+    if not is_refused:
+        check(make_run(mode="overlap").config)
+        return
+    with pytest.raises(
+        ConfigError,
+        match=rf"checkpoint_every_steps: is {every}, but .* less than the 30 steps .*; lower it",
+    ):
+        check(make_run(mode="overlap").config)
+
+
+def test_ages_of_embeddings_that_were_selected_from_ahead(make_run):
+    for refresh, embedding_step in ((None, 30 + EVERY), (COLLECTED, 30 + 7 - 7 // 2)):
+        run = make_run(mode="overlap", refresh=refresh)
+        for number, num_batches in enumerate((10, 7)):
+            schedule(run, number, num_batches)
+        save(run, 1, run.selection_step(1), 30 + run.selection_step(1))
+        checkpoint = run.checkpoint_in(1, run.selection_step(1))
+        ages = run.ages(2, checkpoint)
+        assert ages == {
+            "embedding_step": embedding_step,
+            "staleness_steps": (10 + 7) * EPOCHS - embedding_step,
+        }
+
+
+def test_the_last_checkpoint_of_a_round_that_others_have_followed(make_run):
+    run = make_run(mode="overlap", rounds=2, num_steps=55)
+    for number in range(2):
+        schedule(run, number, 10)
+    for position in ((1, 0, 30), (1, 12, 42), (2, 0, 55)):
+        save(run, *position)
+    assert [run.last_checkpoint_of(number).position.step for number in range(2)] == [30, 55]
+    assert run.checkpoint_in(1, 12).position.step == 42
+    assert run.checkpoint_in(1, 13) is None
+
+
+class FakeRanks:
+    """Ranks that do what a test says while somebody waits for them."""
+
+    are_done = False
+
+    def __init__(self, do=lambda: None):
+        self.do, self.num_looks, self.was_waited_for = do, 0, False
+
+    def wait_until(self, condition):
+        while not condition():
+            self.do()
+
+    def look(self):
+        self.num_looks += 1
+
+    def wait_for_end(self):
+        self.was_waited_for = True
+
+
+def test_what_is_waited_for_inside_a_round(make_run):
+    run = make_run(mode="overlap")
+    schedule(run, 0, 10)
+    run.ranks = FakeRanks(lambda: save(run, 0, EVERY, EVERY))
+    assert rounds._wait_for_checkpoint_inside(run, 0).position.step == EVERY
+    run.ranks = None  # as when the round was trained before
+    assert rounds._wait_for_checkpoint_inside(run, 0).position.step == EVERY
+
+    schedule(run, 1, 4)
+    assert rounds._wait_for_checkpoint_inside(run, 1) is None  # it has 12 steps
+    schedule(run, 1, 5)
+    run.ranks = FakeRanks(lambda: save(run, 2, 0, 45))  # it ends, and somebody took the one inside
+    assert rounds._wait_for_checkpoint_inside(run, 1) is None
+
+
+@pytest.mark.parametrize("mode", ["alternate", "overlap"])
+def test_the_order_of_steps(make_run, monkeypatch, mode):
+    done = []
+
+    def step(name):
+        return lambda _run, number: done.append(f"{name} {number}")
+
+    def train(_run, number, beside=lambda: None):
+        done.append(f"train {number}")
+        beside()
+        done.append(f"end {number}")
+
+    for name in ("select", "select_ahead", "judge"):
+        monkeypatch.setattr(rounds, name, step(name))
+    monkeypatch.setattr(rounds, "train", train)
+    run = make_run(mode=mode, rounds=2)
+    run.claim.file.write_text('{"token": "of the test"}')
+    rounds.run_rounds(run)
+    assert done == {
+        "alternate": [
+            "select 0", "train 0", "end 0", "judge 0", "select 1", "train 1", "end 1", "judge 1",
+        ],
+        "overlap": [
+            "select 0", "train 0", "select_ahead 1", "end 0",
+            "select 1", "train 1", "judge 0", "end 1", "judge 1",
+        ],
+    }[mode]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [JobError("it failed"), ValueError("it broke"), Stopped()])
+def test_whatever_goes_wrong_the_ranks_are_asked_to_stop(make_run, monkeypatch, error):
+    def fail(*_args):
+        raise error
+
+    monkeypatch.setattr(rounds, "select", fail)
+    run = make_run(mode="overlap")
+    run.logs.mkdir()
+    run.ranks = FakeRanks()
+    with pytest.raises(type(error)) as caught:
+        rounds.run_rounds(run)
+    assert caught.value is error
+    assert run.stop_file.exists()
+    assert run.ranks.was_waited_for
+
+
+def test_who_waits_looks_at_the_ranks_and_for_a_request_to_stop(make_run):
+    run = make_run(mode="overlap")
+    run.look_around()
+    run.ranks = FakeRanks()
+    run.look_around()
+    assert run.ranks.num_looks == 1
+    run.logs.mkdir()
+    run.stop_file.touch()
+    with pytest.raises(Stopped):
+        run.look_around()

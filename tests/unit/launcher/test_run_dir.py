@@ -81,6 +81,10 @@ def test_attempts_are_numbered(run_dir):
 def test_old_embeddings_are_forgotten(run_dir):
     for number in range(3):
         run_dir.embeddings("train", number).mkdir(parents=True)
+    run_dir.embeddings("heldout", 1).mkdir()
+    run_dir.forget_embeddings(before_round=2, split="train")
+    left = [path.relative_to(run_dir.all_embeddings) for path in run_dir.all_embeddings.glob("*/*")]
+    assert sorted(map(str, left)) == ["round-00001/heldout", "round-00002/train"]
     run_dir.forget_embeddings(before_round=2)
     assert [p.name for p in (run_dir.root / "embeddings").iterdir()] == ["round-00002"]
 

@@ -1,15 +1,32 @@
 """How many ranks are started, and where, by what Ray says of its nodes; tests/integration loses real ones."""
 
+from itertools import count
+
 import pytest
 
 from launcher import placement, training
 from launcher.config import RunConfig, validate
-from launcher.placement import check_resources, num_places, on_nodes
+from launcher.placement import (
+    check_resources,
+    check_room,
+    largest_node_cpus,
+    num_places,
+    num_places_beside,
+    on_nodes,
+)
 from selection.errors import ConfigError, JobError
 
+NUMBERS = count()
+OVERLAP = {"refresh": {"mode": "overlap"}}
 
-def node(cpus=0, gpus=0, alive=True, **labels):
-    return {"Alive": alive, "Labels": labels, "Resources": {"CPU": cpus, "GPU": gpus}}
+
+def node(cpus=0, gpus=0, alive=True, name=None, **labels):
+    return {
+        "NodeID": name or f"node-{next(NUMBERS)}",
+        "Alive": alive,
+        "Labels": labels,
+        "Resources": {"CPU": cpus, "GPU": gpus},
+    }
 
 
 @pytest.fixture
@@ -129,3 +146,57 @@ def test_without_labels_ray_chooses_the_nodes():
     assert on_nodes({"role": "train"}) == {"label_selector": {"role": "train"}}
     with pytest.raises(ConfigError, match="train_labels"):
         config({}, {"train_labels": {"role": "!train"}})
+
+
+def test_places_that_leave_a_node_for_selection(nodes):
+    nodes += [node(8), node(4)]
+    ray = config({}).ray
+    places = [num_places_beside({"CPU": 2}, ray, beside) for beside in (0, 1, 2, 4, 5, 8, 9)]
+    assert places == [6, 5, 5, 4, 3, 2, 0]
+    nodes += [node(3, role="select")]
+    apart = config({}, {"selection_labels": {"role": "select"}}).ray
+    assert num_places_beside({"CPU": 2}, apart, 3) == 6  # of the others, and none of that node
+    labels = {"train_labels": {"role": "train"}, "selection_labels": {"role": "select"}}
+    nodes += [node(5, role="train")]
+    assert num_places_beside({"CPU": 2}, config({}, labels).ray, 3) == 2
+    assert num_places_beside({"CPU": 2}, config({}, labels).ray, 4) == 0
+
+
+def test_ranks_that_train_meanwhile_leave_too_few_cpus(nodes):
+    nodes += [node(4)]
+    check_resources(config({"num_ranks": 4}))
+    check_resources(config({"num_ranks": 3, "batch_size": 63}, selection=OVERLAP))
+    with pytest.raises(
+        ConfigError,
+        match=r"refresh.mode: is overlap, but with 1 CPUs .* room for 3 ranks, .* 4; set",
+    ):
+        check_resources(config({"num_ranks": 4}, selection=OVERLAP))
+    workers = {**OVERLAP, "embed": {"cpus_per_worker": 2}}
+    with pytest.raises(ConfigError, match=r"with 2 CPUs .* room for 2 ranks"):
+        check_resources(config({"num_ranks": 3, "batch_size": 63}, selection=workers))
+    check_resources(config({"num_ranks": 4, "min_ranks": 2}, selection=workers))
+
+
+def test_fewer_ranks_where_selection_must_have_a_place(nodes):
+    nodes += [node(4)]
+    wanted = config({"batch_size": 12, "num_ranks": 4, "min_ranks": 2})
+    assert training.choose_num_ranks(Job(wanted.train), wanted.ray) == 4
+    assert training.choose_num_ranks(Job(wanted.train), wanted.ray, cpus_beside=1) == 3
+    assert training.choose_num_ranks(Job(wanted.train), wanted.ray, cpus_beside=2) == 2
+
+
+def test_what_ranks_leave_of_the_largest_node(nodes, monkeypatch):
+    nodes += [node(8, name="a"), node(6, name="b", role="select")]
+    group = {"bundles": {0: {"CPU": 3.0}, 1: {"CPU": 3.0}}, "bundles_to_node_id": {0: "a", 1: "a"}}
+    gone = {"state": "REMOVED", "bundles": {0: {"CPU": 9.0}}, "bundles_to_node_id": {0: "b"}}
+    table = {"ranks": {**group, "state": "CREATED"}, "gone": gone}
+    monkeypatch.setattr(placement, "placement_group_table", lambda: table)
+    assert largest_node_cpus({}) == 8
+    assert largest_node_cpus({}, beside_ranks=True) == 6
+    assert largest_node_cpus({"role": "select"}, beside_ranks=True) == 6
+    wanting = {**OVERLAP, "embed": {"cpus_per_worker": 6}}
+    check_room(config({}, selection=wanting))
+    table["ranks"]["bundles_to_node_id"] = {0: "a", 1: "b"}
+    assert largest_node_cpus({}, beside_ranks=True) == 5
+    with pytest.raises(ConfigError, match=r"no node has more than 5 of the 6 CPUs left .*labels"):
+        check_room(config({}, selection=wanting))

@@ -42,6 +42,15 @@ def test_settings_reach_all_arms_and_arms_come_last(make_study):
         ),
         ({"arms": {"random": {"selection.strategy": "random"}, "../up": {}}}, "names are folders"),
         ({"axes": {"random": {"seed": [7]}}}, "arms may differ in selection"),
+        (
+            {
+                "settings": {
+                    "selection.refresh.mode": "overlap",
+                    "selection.refresh.embeddings": "computed",
+                }
+            },
+            "refresh.mode is overlap, but .* by themselves; set it to alternate",
+        ),
     ],
 )
 def test_mistakes_in_arms_are_named(make_study, fields, message):

@@ -1,0 +1,34 @@
+"""What comes before the first round, and needs no Ray: pairs are numbered and counted, the encoder is prepared."""
+
+from pathlib import Path
+
+from launcher.expected_length import check_length
+from launcher.run_state import Run
+from selection.errors import ConfigError
+from selection.shards import build_index
+from selection.strategies import plan_num_batches
+from trainer.encoders import prepare_encoder
+
+
+def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
+    """Number the pairs of all splits, check that they make batches, and train the tokenizer; no Ray yet.
+
+    Raises:
+        ConfigError: a split is empty, or the training pairs do not suit the batch size, the strategy or the steps.
+        ArtifactError: a shard cannot be read, or a sample lacks a part.
+    """
+    for split, paths in shards.items():
+        with run.timed("index", 0):
+            run.indexes[split] = build_index(paths, run.dir.index(split), run.progress, num_workers)
+        if not len(run.indexes[split]):
+            raise ConfigError(f"data.{split}: there is no pair in {len(paths)} shards; give others")
+    num_pairs, batch_size = len(run.indexes["train"]), run.config.train.batch_size
+    if num_pairs < batch_size:
+        raise ConfigError(
+            f"train.batch_size: is {batch_size}, but data.train has only {num_pairs} pairs; "
+            "take a smaller batch or more shards"
+        )
+    plan_num_batches(run.config.selection, num_pairs, batch_size)
+    check_length(run.config, num_pairs)
+    with run.timed("encoder", 0):
+        prepare_encoder(run.config.encoder, run.indexes["train"], run.dir.encoder, run.progress)
