@@ -5,6 +5,7 @@ It reads a run that is under way as well as a finished one, and changes nothing.
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,6 +23,7 @@ from selection.schedule import KIND as SCHEDULE_KIND
 SELECTION_STAGES = ("embed", "select")
 LEARNING_STAGES = (*SELECTION_STAGES, "train")
 STAGES = ("index", "encoder", *LEARNING_STAGES, "judge")
+_BESIDE_TRAINING = (*SELECTION_STAGES, "judge")
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,23 @@ class Record:
 
     @property
     def learning_s(self) -> float:
-        """Seconds of training and of selection, which is what a strategy costs."""
-        return self.seconds.get("train", 0.0) + self.selection_s
+        """Seconds of training and of selection, which is what a strategy costs; where they overlap, they count once."""
+        return sum(seconds for _, seconds in self._learning)
+
+    @cached_property
+    def _learning(self) -> list[tuple[float, float]]:
+        """Start and seconds of training and of selection, without what another one of them has covered before."""
+        found, covered_until = [], 0.0
+        spans = [
+            (line["time"] - line["seconds"], line["seconds"])
+            for line in self.stages
+            if line["stage"] in LEARNING_STAGES
+        ]
+        for start, seconds in sorted(spans):
+            twice = min(max(0.0, covered_until - start), seconds)
+            found.append((start + twice, seconds - twice))
+            covered_until = max(covered_until, start + seconds)
+        return found
 
     @property
     def hardness(self) -> tuple[float, float] | None:
@@ -111,9 +128,8 @@ class Record:
     def learning_seconds_at(self, times: Float64[np.ndarray, "t"]) -> Float64[np.ndarray, "t"]:
         """Seconds of training and selection before each point in time; those of judging do not count."""
         total = np.zeros(len(times))
-        for line in self.stages:
-            if line["stage"] in LEARNING_STAGES:
-                total += np.clip(times - (line["time"] - line["seconds"]), 0, line["seconds"])
+        for start, seconds in self._learning:
+            total += np.clip(times - start, 0, seconds)
         return total
 
 
@@ -133,7 +149,11 @@ def read_record(root: Path) -> Record:
         config=config,
         rounds=sorted(read_lines(run_dir.results), key=lambda result: result["round"]),
         lines=lines,
-        stages=with_unfinished(read_lines(run_dir.stages), lines),
+        stages=with_unfinished(
+            read_lines(run_dir.stages),
+            lines,
+            beside=_BESIDE_TRAINING if config.selection.overlaps else (),
+        ),
         manifests=[read_manifest(folder, SCHEDULE_KIND, hashes=False) for folder in folders],
         examples={line["round"]: line["batches"] for line in read_lines(run_dir.examples)},
         versions=_read_versions(run_dir),
@@ -141,13 +161,19 @@ def read_record(root: Path) -> Record:
 
 
 def with_unfinished(
-    stages: list[dict[str, Any]], lines: list[dict[str, Any]]
+    stages: list[dict[str, Any]], lines: list[dict[str, Any]], beside: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Add the training that no stage accounts for, because it goes on, or its attempt was killed.
 
     It began when the stage before it ended, and lasted to its last line of metrics at least.
+
+    Args:
+        stages: that are over.
+        lines: metrics of training.
+        beside: stages that training goes on beside, so that it does not begin when they end.
     """
-    known = sorted(stages, key=lambda stage: stage["time"])
+    known = [stage for stage in stages if stage["stage"] not in beside]
+    known.sort(key=lambda stage: stage["time"])
     ends = [stage["time"] for stage in known]
     starts = [stage["time"] - stage["seconds"] for stage in known]
     unfinished = []
@@ -159,7 +185,7 @@ def with_unfinished(
             unfinished.append(
                 {"stage": "train", "round": last["round"], "seconds": seconds, "time": time}
             )
-    return sorted([*known, *unfinished], key=lambda stage: stage["time"])
+    return sorted([*stages, *unfinished], key=lambda stage: stage["time"])
 
 
 def _read_versions(run_dir: RunDir) -> dict[str, str]:

@@ -80,9 +80,14 @@ def describe_seconds(records: Sequence[Record]) -> list[str]:
     for record in records:
         if total := sum(record.seconds.values()):
             train, chosen = record.seconds.get("train", 0.0) / total, record.selection_s / total
+            beside = (
+                ", which is counted although training went on beside it"
+                if record.config.selection.overlaps
+                else ""
+            )
             said.append(
                 f"{record.name} took {spell_seconds(total)}: {train:.0%} training, {chosen:.0%} selection "
-                f"({' and '.join(SELECTION_STAGES)})."
+                f"({' and '.join(SELECTION_STAGES)}){beside}."
             )
     return said
 

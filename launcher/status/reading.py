@@ -49,6 +49,9 @@ class Stage:
     total: int | None = None
     unit: str = ""
 
+    beside: "Stage | None" = None
+    """What goes on at the same time, where selection overlaps training."""
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -124,16 +127,47 @@ def find_stage(run_dir: RunDir, record: Record | None, logs: Path | None) -> Sta
         return Stage("encoder")
     if round_number == record.config.rounds:
         return Stage("judge")  # the last one is over
-    if not has_manifest(schedule_folder(run_dir.schedules, round_number)):
-        if round_number == 0 or record.strategy == "random":
-            return Stage("select")
-        embeddings = run_dir.embeddings("train", round_number - 1)
-        if not has_manifest(embeddings):
-            return _embedding("embed", run_dir, "train", round_number - 1)
-        return _selecting(logs, since=(embeddings / MANIFEST).stat().st_mtime)
-    if _trained_rounds(run_dir) > round_number:
+    num_trained = _trained_rounds(run_dir)
+    if record.config.selection.overlaps and 0 < num_trained < record.config.rounds:
+        return _overlapping(run_dir, record, logs, num_trained)
+    if not _has_schedule(run_dir, round_number):
+        return _selection(run_dir, record, logs, round_number)
+    if num_trained > round_number:
         return _embedding("judge", run_dir, "heldout", round_number)
-    return Stage("train")
+    return Stage("train", beside=_beside(run_dir, record, logs, round_number))
+
+
+def _overlapping(run_dir: RunDir, record: Record, logs: Path | None, num_trained: int) -> Stage:
+    """Training and what goes on beside it; that alone while there is no schedule to train on."""
+    if _has_schedule(run_dir, num_trained):
+        return Stage("train", beside=_beside(run_dir, record, logs, num_trained))
+    return _beside(run_dir, record, logs, num_trained - 1) or Stage("select")
+
+
+def _beside(run_dir: RunDir, record: Record, logs: Path | None, round_number: int) -> Stage | None:
+    """What `launcher.rounds` does while a round is trained."""
+    if not record.config.selection.overlaps:
+        return None
+    if len(record.rounds) < round_number:
+        return _embedding("judge", run_dir, "heldout", round_number - 1)
+    is_last = round_number + 1 == record.config.rounds
+    has_begun = run_dir.embeddings("train", round_number).exists()
+    if is_last or not has_begun or _has_schedule(run_dir, round_number + 1):
+        return None
+    return _selection(run_dir, record, logs, round_number + 1)
+
+
+def _selection(run_dir: RunDir, record: Record, logs: Path | None, round_number: int) -> Stage:
+    if round_number == 0 or record.strategy == "random":
+        return Stage("select")
+    embeddings = run_dir.embeddings("train", round_number - 1)
+    if not has_manifest(embeddings):
+        return _embedding("embed", run_dir, "train", round_number - 1)
+    return _selecting(logs, since=(embeddings / MANIFEST).stat().st_mtime)
+
+
+def _has_schedule(run_dir: RunDir, round_number: int) -> bool:
+    return has_manifest(schedule_folder(run_dir.schedules, round_number))
 
 
 def _embedding(stage: str, run_dir: RunDir, split: str, round_number: int) -> Stage:

@@ -76,7 +76,7 @@ def find_standing(seen: Observation) -> Standing:
         run_dir=seen.dir.root,
         state=state,
         why=why,
-        round=len(record.rounds) if record and not is_finished else None,
+        round=current_round(record) if record and not is_finished else None,
         num_finished_rounds=len(record.rounds) if record else 0,
         num_rounds=record.config.rounds if record else None,
         step=step,
@@ -144,6 +144,11 @@ def _stage(seen: Observation) -> Stage:
     return seen.stage if seen.owner and seen.owner.is_alive else Stage("start")
 
 
+def current_round(record: Record) -> int:
+    """The round that is trained, even where the one before is yet to be judged."""
+    return max(len(record.rounds), record.lines[-1]["round"] if record.lines else 0)
+
+
 def seconds_per_step(lines: Sequence[dict[str, Any]]) -> float | None:
     """Of the last lines of metrics; the median, so that checkpoints, rounds and restarts in between do not count."""
     between = [
@@ -168,15 +173,19 @@ def total_steps(record: Record) -> int | None:
 
 
 def remaining_s(record: Record, num_steps: int, step_s: float) -> float:
-    """Seconds that `num_steps` more steps take, and the selecting and judging of the rounds that are left."""
+    """Seconds that `num_steps` more steps take, and the selecting and judging of the rounds that are left.
+
+    Where they overlap training, the longer of the two counts, and judging the last round.
+    """
     config = record.config
     num_schedules, num_judged = len(record.manifests), len(record.rounds)
+    num_unselected = config.rounds - max(1, num_schedules)
+    train_s, judge_s = max(0, num_steps) * step_s, _mean_s(record, "judge")
     select_s = sum(_mean_s(record, stage) for stage in SELECTION_STAGES)
-    return (
-        max(0, num_steps) * step_s
-        + (config.rounds - max(1, num_schedules)) * select_s
-        + (config.rounds - num_judged) * _mean_s(record, "judge")
-    )
+    if config.selection.overlaps:
+        num_judged_at_end = int(num_judged < config.rounds)
+        return max(train_s, num_unselected * (select_s + judge_s)) + num_judged_at_end * judge_s
+    return train_s + num_unselected * select_s + (config.rounds - num_judged) * judge_s
 
 
 def _mean_s(record: Record, stage: str) -> float:

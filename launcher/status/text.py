@@ -51,7 +51,12 @@ def spell_stage(stage: Stage) -> str:
         text += f": {stage.part}"
     if stage.total is not None:
         text += f", {stage.done:,} of {stage.total:,} {stage.unit}"
-    return text
+    return f"{text}; beside it {spell_stage(stage.beside)}" if stage.beside else text
+
+
+def _name_stage(stage: Stage) -> str:
+    name = stage.part or stage.name
+    return f"{name} + {_name_stage(stage.beside)}" if stage.beside else name
 
 
 def _row(standing: Standing) -> list[str]:
@@ -63,7 +68,7 @@ def _row(standing: Standing) -> list[str]:
         NOTHING if standing.num_rounds is None else "{} of {}".format(*rounds),
         f"{standing.step:,} of {_count(standing.total_steps)}",
         f"{standing.pairs_per_s:,.0f}" if standing.pairs_per_s else NOTHING,
-        standing.stage.part or standing.stage.name if standing.stage else NOTHING,
+        _name_stage(standing.stage) if standing.stage else NOTHING,
         spell_seconds(standing.eta_s) if standing.eta_s is not None else NOTHING,
         f"{mrr:.4f}" if mrr is not None else NOTHING,
         ", ".join(str(job.job_id) for job in standing.jobs) or NOTHING,

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,12 @@ from launcher.run_dir import RunDir, append_line
 from selection.errors import ConfigError
 from selection.schedule import schedule_folder, write_schedule
 
+STAGES = [
+    {"stage": "train", "round": 0, "seconds": 3.0, "time": 3.0},
+    {"stage": "train", "round": 0, "seconds": 4.0, "time": 7.0},
+    {"stage": "embed", "round": 1, "seconds": 0.5, "time": 7.5},
+    {"stage": "select", "round": 1, "seconds": 1.5, "time": 9.0},
+]
 METRICS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 
 
@@ -29,10 +37,8 @@ def finished(tmp_path):
             )
             values = {f"{d}/{m}": mrr + number for d in ("u_to_v", "v_to_u") for m in METRICS}
             append_line(run_dir.results, {"round": number, "step": 10 * (number + 1), **values})
-        for seconds in (3.0, 4.0):
-            append_line(run_dir.stages, {"stage": "train", "round": 0, "seconds": seconds})
-        append_line(run_dir.stages, {"stage": "embed", "round": 1, "seconds": 0.5})
-        append_line(run_dir.stages, {"stage": "select", "round": 1, "seconds": 1.5})
+        run_dir.stages.parent.mkdir(exist_ok=True)
+        run_dir.stages.write_text("".join(json.dumps(stage) + "\n" for stage in STAGES))
         return run_dir.root
 
     return make

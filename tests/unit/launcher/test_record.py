@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,36 @@ def test_seconds_of_learning_stand_still_while_a_round_is_judged(make_run):
     found = record.learning_seconds_at(times)
     assert found.tolist() == [0, 4, train_s, train_s, train_s + 2, record.learning_s]
     assert (np.diff(record.learning_seconds_at(np.linspace(START, START + 60, 500))) >= 0).all()
+
+
+def test_what_overlaps_training_counts_once(make_run):
+    overlap = {"selection.refresh.mode": "overlap"}
+    root = make_run(num_finished=1, **overlap)
+    run_dir = RunDir(root)
+
+    ends = [("embed", 2.0, 5), ("select", 8.0, 13), ("train", 10.0, 10)]
+    lines = [
+        json.dumps({"stage": stage, "round": 1, "seconds": seconds, "time": START + end})
+        for stage, seconds, end in ends
+    ]
+    run_dir.stages.write_text("\n".join(lines) + "\n")
+    run_dir.training.unlink()
+    record = read_record(root)
+    assert record.learning_s == 13
+    assert record.selection_s == 10
+    times = START + np.array([0.0, 3, 6, 10, 12, 13, 99])
+    assert record.learning_seconds_at(times).tolist() == [0, 3, 6, 10, 12, 13, 13]
+
+
+def test_training_under_way_has_begun_before_what_overlaps_it():
+    stages = [
+        {"stage": "encoder", "round": 0, "seconds": 1.0, "time": 10.0},
+        {"stage": "embed", "round": 1, "seconds": 2.0, "time": 14.0},
+    ]
+    lines = [{"step": step, "round": 0, "time": 10.0 + step} for step in range(1, 9)]
+    *known, added = with_unfinished(stages, lines, beside=("embed", "select", "judge"))
+    assert known == stages
+    assert added == {"stage": "train", "round": 0, "seconds": 8.0, "time": 18.0}
 
 
 def test_what_is_no_run(tmp_path):

@@ -133,6 +133,39 @@ def test_stages_follow_the_artifacts(make_run):
     assert stage().name == "encoder"
 
 
+def test_stages_beside_each_other(make_run):
+    root = make_run(num_finished=0, **{"selection.refresh.mode": "overlap"})
+    run_dir = RunDir(root)
+    own(root)
+    shutil.copytree(run_dir.index("train"), run_dir.index("heldout"))
+
+    def stage():
+        return next(line for line in to_lines(standing(root)).splitlines() if "stage " in line)[12:]
+
+    shutil.move(run_dir.schedules / "round-00000", run_dir.schedules / "round-00001")
+    assert stage() == "select"
+    shutil.copytree(run_dir.schedules / "round-00001", run_dir.schedules / "round-00000")
+    shutil.move(run_dir.schedules / "round-00001", root / "later")
+    assert stage() == "train"
+    run_dir.embeddings("train", 0).mkdir(parents=True)
+    assert stage() == "train; beside it embed: embed train, 0 of 1 shards"
+    assert "| train + embed train |" in to_table([standing(root)])
+    write_manifest(run_dir.embeddings("train", 0), "embeddings", [], {})
+    assert stage() == "train; beside it select"
+    write_manifest(run_dir.checkpoints / "step-00000004", "checkpoint", [], {"round": 1})
+    assert stage() == "select"  # the ranks wait for it
+    shutil.move(root / "later", run_dir.schedules / "round-00001")
+    assert stage() == "train; beside it judge: embed heldout, 0 of 1 shards"
+    write_manifest(run_dir.checkpoints / "step-00000008", "checkpoint", [], {"round": 2})
+    assert stage() == "judge: embed heldout, 0 of 1 shards"
+
+
+def test_the_round_is_that_of_training_also_before_the_last_one_is_judged(make_run):
+    root = make_run(num_finished=1, **{"selection.refresh.mode": "overlap"})
+    RunDir(root).results.unlink()
+    assert (standing(root).round, standing(root).num_finished_rounds) == (1, 0)
+
+
 def submitted(root, *numbers):
     folder = RunDir(root).root / "logs" / "submit-001"
     folder.mkdir(parents=True)
@@ -214,6 +247,15 @@ def test_what_is_left_shrinks_with_every_round(make_run):
     ]
     assert left[2] == 0
     assert left[1] == STAGES_S["judge"]
+
+
+def test_what_is_left_where_selection_overlaps_training(make_run):
+    """Round 0 is trained, with its schedule alone; selecting takes 5 s and judging 4."""
+    root = make_run(num_finished=2, **{"selection.refresh.mode": "overlap"})
+    shutil.rmtree(RunDir(root).schedules / "round-00001")
+    RunDir(root).results.unlink()
+    (seen,) = observe([root])
+    assert [remaining_s(seen.record, steps, 1.0) for steps in (0, 9, 20)] == [9 + 4, 9 + 4, 20 + 4]
 
 
 def test_the_command(make_run, tmp_path, capsys):
