@@ -85,11 +85,14 @@ def check_request(config: RunConfig) -> None:
             f"run_dir: {config.run_dir} has a backslash, which SLURM drops from the path of a log; rename it"
         )
     if slurm.cpus_per_node:
-        fitting = int(slurm.cpus_per_node / train.cpus_per_rank) * slurm.nodes
+        fitting = int(slurm.cpus_per_node / train.cpus_per_rank) * (slurm.nodes - 1)
+        beside = config.selection.cpus_beside_ranks  # on one node
+        fitting += int(max(0.0, slurm.cpus_per_node - beside) / train.cpus_per_rank)
         if train.num_ranks > fitting:
             raise ConfigError(
                 f"slurm.cpus_per_node: {slurm.nodes} nodes of {slurm.cpus_per_node} CPUs hold {fitting} ranks of "
-                f"{train.cpus_per_rank:g} CPUs, but train.num_ranks is {train.num_ranks}; ask for more, or lower it"
+                f"{train.cpus_per_rank:g} CPUs{f' beside {beside:g} for selection' if beside else ''}, but "
+                f"train.num_ranks is {train.num_ranks}; ask for more, or lower it"
             )
     asks_otherwise = any("gpu" in option or "gres" in option for option in slurm.extra_args)
     num_gpus = slurm.nodes * (slurm.gpus_per_node or 0)

@@ -15,6 +15,9 @@ FLOAT32, FLOAT16 = 4, 2
 SIZES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": FLOAT16}
 """Bytes of a number, by the name of its kind."""
 
+NEEDED_CHECKPOINTS = 2
+"""Kept for judging and selecting beside training, see `trainer/session.py`."""
+
 _SHARD_RECORD_BYTES = 1400
 """Header of a shard's index, its record, and the lines about both in the manifest."""
 
@@ -51,6 +54,9 @@ class Disk:
 def disk(config: RunConfig, splits: Sequence[Split], num_parameters: int) -> Disk:
     """Bytes of all artifacts."""
     train = config.train
+    num_checkpoints = train.keep_checkpoints + 1  # one more while the newest is being written
+    if config.selection.overlaps:
+        num_checkpoints += NEEDED_CHECKPOINTS
     return Disk(
         index_bytes=sum(index_bytes(split) for split in splits),
         embeddings_bytes=sum(
@@ -60,8 +66,7 @@ def disk(config: RunConfig, splits: Sequence[Split], num_parameters: int) -> Dis
         collected_bytes=collected_bytes(config, splits[0].num_pairs),
         sorted_bytes=sorted_bytes(config, splits[0]) if chooses(config) else 0.0,
         schedules_bytes=config.rounds * schedule_bytes(splits[0].num_pairs),
-        # one more while the newest is being written
-        checkpoints_bytes=(train.keep_checkpoints + 1) * checkpoint_bytes(num_parameters, train),
+        checkpoints_bytes=num_checkpoints * checkpoint_bytes(num_parameters, train),
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from launcher.config import RunConfig
+from launcher.expected_length import check_length
 from launcher.plan.data import Split, count_splits
 from launcher.plan.disk import Disk, disk
 from launcher.plan.hardware import Resources, resources
@@ -15,7 +16,7 @@ from launcher.plan.memory import (
     selection_memory,
 )
 from launcher.plan.parts import chooses, count_parts
-from launcher.plan.work import Reads, Stage, reads, stages, steps_per_epoch
+from launcher.plan.work import Reads, Stage, hidden_s, reads, stages, steps_per_epoch
 from launcher.slurm import check_request
 from launcher.slurm_config import SlurmConfig
 from selection.errors import ConfigError
@@ -39,11 +40,13 @@ class Plan:
     joining_bytes: float
     stages: list[Stage]
     reads: list[Reads]
+    hidden_s: float
+    """Of selecting and judging, while the ranks train."""
 
     @property
     def total_s(self) -> float:
         """Seconds of the whole run."""
-        return sum(stage.times * stage.seconds for stage in self.stages)
+        return sum(stage.times * stage.seconds for stage in self.stages) - self.hidden_s
 
 
 def plan_run(config: RunConfig) -> Plan:
@@ -67,18 +70,22 @@ def plan_run(config: RunConfig) -> Plan:
     sizes = encoder_sizes(config.encoder)
     there = resources(config)
     epochs = config.rounds * selection.refresh.epochs_per_round
+    num_steps = config.train.num_steps or epochs * steps_per_epoch(config, train.num_pairs)
+    check_length(config, train.num_pairs)
+    all_stages = stages(config, splits, sizes, there)
     return Plan(
         config=config,
         splits=splits,
         resources=there,
         sizes=sizes,
-        num_steps=config.train.num_steps or epochs * steps_per_epoch(config, train.num_pairs),
+        num_steps=num_steps,
         disk=disk(config, splits, sizes.num_parameters),
         rank=rank_memory(config.train, sizes, config.encoder.dim),
         embed_worker_bytes=embed_worker_bytes(config, sizes, train),
         num_parts=count_parts(config, train.num_pairs),
         selection=selection_memory(config, train.num_pairs) if chooses(config) else None,
         joining_bytes=joining_bytes(config, train.num_pairs),
-        stages=stages(config, splits, sizes, there),
+        stages=all_stages,
         reads=reads(config, train),
+        hidden_s=hidden_s(config, num_steps, all_stages),
     )

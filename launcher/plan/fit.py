@@ -15,6 +15,7 @@ def warnings(plan: Plan) -> Iterator[str]:
     yield from _gpu_warnings(plan)
     yield from _node_warnings(plan)
     yield from _selection_warnings(plan)
+    yield from _overlap_warnings(plan)
     yield from _use_warnings(plan)
 
 
@@ -83,6 +84,33 @@ def _selection_warnings(plan: Plan) -> Iterator[str]:
             f"embedding and selection take {spell_seconds(choosing_s)} in all, training "
             f"{spell_seconds(in_all[TRAIN_STAGE])}; choose more rarely (selection.refresh.epochs_per_round)"
             f"{'' if plan.disk.collected_bytes else other}"
+        )
+
+
+def _overlap_warnings(plan: Plan) -> Iterator[str]:
+    """Ranks, embedding workers and selection on a node at the same time."""
+    there, config = plan.resources, plan.config
+    needed = config.selection.cpus_beside_ranks
+    if not needed:
+        return
+    ranks_cpus = config.train.num_ranks * config.train.cpus_per_rank
+    left = there.num_nodes * there.cpus_per_node - ranks_cpus
+    if min(left, there.cpus_per_node) < needed:
+        yield (
+            f"selection.refresh.mode is overlap, but ranks keep {ranks_cpus:g} of the {there.num_nodes} nodes' "
+            f"{there.num_nodes * there.cpus_per_node} CPUs, and selection needs {needed:g} on one of them; lower "
+            "train.num_ranks, or set mode to alternate"
+        )
+    if there.memory_per_node_bytes is None or plan.selection is None:
+        return
+    num_ranks = math.ceil(config.train.num_ranks / there.num_nodes)
+    rank_bytes = RANK_PROCESS_BYTES if config.train.use_gpu else plan.rank.total_bytes
+    together = num_ranks * rank_bytes + plan.selection.total_bytes
+    if together > there.memory_per_node_bytes:
+        yield (
+            f"selection beside {num_ranks} ranks of a node needs {spell_bytes(together)}, but {_node_memory(there)}; "
+            "set selection.refresh.mode to alternate, or keep nodes apart with ray.train_labels and "
+            "ray.selection_labels"
         )
 
 

@@ -61,15 +61,15 @@ class Resources:
 
 def resources(config: RunConfig) -> Resources:
     """What the configuration asks SLURM for; without a section `slurm`, this machine or the cluster it names."""
-    slurm, train = config.slurm, config.train
+    slurm, train, beside = config.slurm, config.train, config.selection.cpus_beside_ranks
     num_gpus = train.num_ranks if train.use_gpu else 0
     if slurm != SlurmConfig():
         ranks_per_node = math.ceil(train.num_ranks / slurm.nodes)
-        cpus = slurm.cpus_per_node or math.ceil(ranks_per_node * train.cpus_per_rank)
+        cpus = slurm.cpus_per_node or math.ceil(ranks_per_node * train.cpus_per_rank + beside)
         memory = memory_bytes(slurm.memory_per_node) if slurm.memory_per_node else None
         return Resources("slurm", slurm.nodes, cpus, slurm.gpus_per_node or 0, memory)
     if config.ray.address or os.environ.get("RAY_ADDRESS"):
-        cpus = math.ceil(train.num_ranks * train.cpus_per_rank)
+        cpus = math.ceil(train.num_ranks * train.cpus_per_rank + beside)
         return Resources("ray", config.ray.num_nodes or 1, cpus, num_gpus, None)
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return Resources(
@@ -101,3 +101,11 @@ def embed_flops_per_s(config: RunConfig) -> float:
         return embed.num_workers * embed.cpus_per_worker * CORE_FLOPS_PER_S
     share = min(1.0, embed.gpus_per_worker)
     return embed.num_workers * share * UTILIZATION * GPUS[config.plan.gpu].float32_flops_per_s
+
+
+def selection_cpus(config: RunConfig, there: Resources) -> int:
+    """CPUs of a node that selection has: all, or those that the ranks leave where both are at work."""
+    if not config.selection.overlaps:
+        return there.cpus_per_node
+    ranks_per_node = math.ceil(config.train.num_ranks / there.num_nodes)
+    return max(1, int(there.cpus_per_node - ranks_per_node * config.train.cpus_per_rank))

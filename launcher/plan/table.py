@@ -6,6 +6,7 @@ from typing import Any
 
 from launcher.compare import to_text
 from launcher.plan.data import Split
+from launcher.plan.disk import NEEDED_CHECKPOINTS
 from launcher.plan.estimate import Plan
 from launcher.plan.fit import warnings
 from launcher.plan.hardware import CORE_FLOPS_PER_S, UTILIZATION
@@ -83,7 +84,11 @@ def _disk(plan: Plan) -> Iterator[list[str]]:
         yield ["- sorted by region", spell_bytes(found.sorted_bytes)]
     yield [f"schedules of {config.rounds} rounds", spell_bytes(found.schedules_bytes)]
     kept = config.train.keep_checkpoints
-    yield [f"checkpoints, {kept} and one in the making", spell_bytes(found.checkpoints_bytes)]
+    needed = f", {NEEDED_CHECKPOINTS} for selection" if config.selection.overlaps else ""
+    yield [
+        f"checkpoints, {kept}{needed} and one in the making",
+        spell_bytes(found.checkpoints_bytes),
+    ]
     yield ["together", spell_bytes(found.peak_bytes)]
 
 
@@ -128,6 +133,8 @@ def _stages(plan: Plan) -> Iterator[list[str]]:
             f"{stage.times:,}",
             spell_seconds(stage.times * stage.seconds),
         ]
+    if plan.hidden_s:
+        yield ["of it beside training", "-", "-", "-", spell_seconds(plan.hidden_s)]
 
 
 def _reads(plan: Plan) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ from launcher.plan.hardware import (
     Resources,
     embed_flops_per_s,
     rank_flops_per_s,
+    selection_cpus,
 )
 from launcher.plan.parts import chooses, collects, count_parts
 from selection.collected import READ_AT_ONCE
@@ -21,6 +22,7 @@ from selection.knn import CELLS_PER_ROOT, MAX_FLAT_PAIRS
 from selection.regions import MOST_PROTOTYPES
 from selection.shard_index import READ_BLOCK_BYTES
 from selection.strategies import plan_num_batches
+from trainer.length import step_to_select_from
 from trainer.sizes import Sizes
 
 RANK_START_S = 12.0
@@ -126,7 +128,8 @@ def _selection_stages(
 ) -> list[Stage]:
     """Of one node, or of as many as there are, each with one region after the other."""
     d, num_parts = config.encoder.dim, count_parts(config, n)
-    cores = min(MAX_SELECTION_THREADS, there.cpus_per_node)
+    cpus = selection_cpus(config, there)
+    cores = min(MAX_SELECTION_THREADS, cpus)
     num_turns = math.ceil(num_parts / there.num_nodes)
     search = neighbor_flops(n // num_parts, d, config.selection.graph.index)
     search_s = num_turns * search / (cores * CORE_FLOPS_PER_S)
@@ -137,9 +140,28 @@ def _selection_stages(
     ]
     if num_parts > 1:
         divide = 2.0 * n * num_parts * MOST_PROTOTYPES * d
-        divide_s = divide / (there.num_nodes * there.cpus_per_node * CORE_FLOPS_PER_S)
+        divide_s = divide / (there.num_nodes * cpus * CORE_FLOPS_PER_S)
         found.insert(0, Stage("divide", divide, divide_s, num_selected))
     return found
+
+
+def hidden_s(config: RunConfig, num_steps: int, stages: Sequence[Stage]) -> float:
+    """Seconds of selecting and judging during which the ranks train anyway; `num_steps` is of the whole run."""
+    if not config.selection.overlaps:
+        return 0.0
+    seconds = {stage.name: stage.seconds for stage in stages}
+    train_s = sum(s.times * s.seconds for s in stages if s.name == TRAIN_STAGE) / config.rounds
+    every, steps_per_round = config.train.checkpoint_every_steps, num_steps / config.rounds
+    num_batches = round(steps_per_round / config.selection.refresh.epochs_per_round)
+    first_step = step_to_select_from(every, num_batches, config.selection.collects)
+    begins_s = train_s * first_step / steps_per_round
+    select_s = sum(seconds.get(name, 0.0) for name in SELECTION_STAGES)
+    hidden = 0.0
+    for number in range(config.rounds):
+        judge_s = min(seconds["judge"], train_s) if number else 0.0
+        left_s = max(0.0, train_s - max(judge_s, begins_s))
+        hidden += judge_s + (min(select_s, left_s) if number + 1 < config.rounds else 0.0)
+    return hidden
 
 
 def _epoch_flops(config: RunConfig, n: int, sizes: Sizes, d: int) -> float:

@@ -139,6 +139,17 @@ def test_wrong_values(slurm, message):
             "2 nodes of 3 CPUs hold 2 ranks of 2 CPUs, but train.num_ranks is 4",
         ),
         (
+            {"nodes": 2, "cpus_per_node": 3},
+            [
+                "train.num_ranks=6",
+                "train.batch_size=48",
+                "selection.refresh.mode=overlap",
+                "selection.refresh.embeddings=computed",
+                "selection.embed.cpus_per_worker=2",
+            ],
+            "2 nodes of 3 CPUs hold 4 ranks of 1 CPUs beside 2 for selection, but train.num_ranks is 6",
+        ),
+        (
             {"nodes": 2, "gpus_per_node": 1},
             ["train.num_ranks=4", "train.use_gpu=true"],
             "the job has 2 GPUs, but train.num_ranks is 4",

@@ -16,6 +16,7 @@ from selection.errors import ConfigError
 from tests.unit.launcher.test_config import CONFIGS
 
 DESCRIBED = ("plan.num_pairs=1000000", "plan.pair_bytes=3000")
+OVERLAP = ("selection.refresh.mode=overlap", "selection.refresh.embeddings=computed")
 PRODUCTION = [
     Path("configs") / f"{name}.yaml"
     for name in (
@@ -135,6 +136,17 @@ def test_the_command_prints_plain_values(capsys):
             "2 ranks of a node need .* lower train.num_ranks",
         ),
         (("selection.graph.index=flat",), "choose more rarely"),
+        (
+            (*OVERLAP, "selection.embed.cpus_per_worker=500"),
+            r"mode is overlap, but ranks keep 2 of the 1 nodes' \d+ CPUs, .* needs 500 on one",
+        ),
+        (
+            (
+                *(*OVERLAP, "train.num_ranks=1"),
+                *("slurm.cpus_per_node=4", "slurm.memory_per_node=1G"),
+            ),
+            r"selection beside 1 ranks of a node needs .*set selection\.refresh\.mode to alternate",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(overrides, message):
@@ -169,6 +181,39 @@ def test_embeddings_that_training_computed_are_read_and_not_made():
     assert names[0] - names[1] == {"embed"}
     assert names[1] - names[0] == {"gather"}
     assert collected.total_s < computed.total_s
+
+
+def test_what_overlaps_training_takes_no_time_until_there_is_more_of_it():
+    def plan(mode, *more):
+        refresh = f"selection.refresh.mode={mode}", "selection.refresh.embeddings=computed"
+        overrides = [*DESCRIBED, "slurm.cpus_per_node=64", *refresh, *more]
+        return plan_run(load_config(Path("configs/quickstart.yaml"), overrides))
+
+    alternate, overlap = plan("alternate"), plan("overlap")
+    took = {stage.name: stage.times * stage.seconds for stage in alternate.stages}
+    select_s = sum(took.get(name, 0) for name in ("embed", "neighbors", "cluster"))
+    train_s, judge_s = took["train, one epoch"], took["judge"]
+    assert select_s < train_s / 2
+    assert alternate.total_s == pytest.approx(sum(took.values()))
+    # what is selected before the first two of three rounds, and the judging of the first two
+    assert overlap.hidden_s == pytest.approx(select_s + 2 / 3 * judge_s)
+    assert overlap.total_s == pytest.approx(alternate.total_s - overlap.hidden_s)
+    assert "of it beside training" in to_page(overlap)
+    assert "of it beside training" not in to_page(alternate)
+
+    slow = plan("overlap", "selection.graph.index=flat", "slurm.cpus_per_node=10")
+    every, steps_per_round = slow.config.train.checkpoint_every_steps, slow.num_steps / 3
+    left = 1 - every / steps_per_round
+    assert slow.hidden_s == pytest.approx(2 / 3 * (train_s * left + judge_s))
+    assert overlap.disk.checkpoints_bytes == pytest.approx(5 / 3 * alternate.disk.checkpoints_bytes)
+
+
+def test_a_round_is_too_short_to_be_overlapped():
+    overrides = [*DESCRIBED, *OVERLAP, "train.checkpoint_every_steps=20000"]
+    with pytest.raises(
+        ConfigError, match=r"checkpoint_every_steps: is 20,000, .* the 15,625 steps"
+    ):
+        plan_run(load_config(Path("configs/quickstart.yaml"), overrides))
 
 
 def test_what_cannot_be_divided():
