@@ -95,7 +95,7 @@ def _work_beside(run: Run, round_number: int) -> None:
 def _judge_and_forget(run: Run, round_number: int) -> None:
     judge(run, round_number)
     run.claim.check()
-    run.dir.forget_embeddings(before_round=round_number)
+    run.dir.forget_embeddings(round_number, *(set(run.indexes) - {"train"}))
 
 
 def select(run: Run, round_number: int) -> None:
@@ -119,7 +119,6 @@ def select_ahead(run: Run, round_number: int) -> None:
         checkpoint = _wait_for_checkpoint_inside(run, round_number - 1)
         if checkpoint is not None:
             check_room(run.config)
-            run.dir.forget_embeddings(before_round=round_number - 1, split="train")
             _choose(run, round_number, checkpoint)
 
 
@@ -151,6 +150,8 @@ def _draw(run: Run, round_number: int) -> None:
 def _choose(run: Run, round_number: int, checkpoint: Checkpoint) -> None:
     """Make a schedule of batches that are chosen by a checkpoint of the round before."""
     config = run.config
+    run.claim.check()
+    run.dir.forget_embeddings(round_number - 1, "train")
     with run.timed("embed", round_number):
         gather(run, round_number - 1, checkpoint)
     task = SelectTask(

@@ -114,11 +114,14 @@ class RunDir:
     def _holds_something(self) -> bool:
         return any(path.name not in _MADE_BEFORE_CONFIG for path in self.root.iterdir())
 
-    def forget_embeddings(self, before_round: int, split: str = "") -> None:
-        """Delete the embeddings of earlier rounds, of one split or of all; the newest ones serve `coterie search`."""
+    def forget_embeddings(self, before_round: int, *splits: str) -> None:
+        """Delete the embeddings of these splits by earlier rounds; the newest serve `coterie search` and people."""
         for folder in self.all_embeddings.glob("round-*"):
             if int(folder.name.split("-")[1]) < before_round:
-                shutil.rmtree(folder / split, ignore_errors=bool(split))
+                for split in splits:
+                    shutil.rmtree(folder / split, ignore_errors=True)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
 
 def no_run(root: Path) -> ConfigError:

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from launcher.config import load_config
-from launcher.plan.disk import embeddings_bytes
 from launcher.plan.estimate import plan_run
 from launcher.record import read_record
 from launcher.report.page import write_report
@@ -93,7 +92,7 @@ def test_judged_after_every_round(finished):
 
 
 def test_a_plan_foretold_its_bytes(finished, tiny_overrides):
-    """Within 20 %, before anything of the run is there; of the embeddings, those that a finished run still has."""
+    """Within 20 %, before anything of the run is there."""
     run_dir, _ = finished
     config = load_config(Path("configs/quickstart.yaml"), [*tiny_overrides, f"run_dir={run_dir}"])
     plan = plan_run(config)
@@ -106,12 +105,11 @@ def test_a_plan_foretold_its_bytes(finished, tiny_overrides):
     assert plan.sizes.num_parameters == sum(map(torch.numel, weights.values()))
     assert plan.splits[0].num_pairs == pytest.approx(len(ShardIndex.open(index)), rel=0.02)
     kept = config.train.keep_checkpoints + 1
-    heldout = embeddings_bytes(plan.splits[1], config.encoder.dim, config.selection.embed.dtype)
     for planned, there in (
         (plan.disk.index_bytes, found(run_dir / "index")),
         (plan.disk.schedules_bytes, found(run_dir / "schedules")),
         (plan.disk.checkpoints_bytes / kept, found(checkpoints[-1])),
-        (heldout, found(run_dir / "embeddings")),
+        (plan.disk.embeddings_bytes, found(run_dir / "embeddings")),
     ):
         assert planned == pytest.approx(there, rel=0.2)
     assert plan.num_steps == TOTAL_STEPS

@@ -82,11 +82,16 @@ def test_old_embeddings_are_forgotten(run_dir):
     for number in range(3):
         run_dir.embeddings("train", number).mkdir(parents=True)
     run_dir.embeddings("heldout", 1).mkdir()
-    run_dir.forget_embeddings(before_round=2, split="train")
-    left = [path.relative_to(run_dir.all_embeddings) for path in run_dir.all_embeddings.glob("*/*")]
-    assert sorted(map(str, left)) == ["round-00001/heldout", "round-00002/train"]
-    run_dir.forget_embeddings(before_round=2)
-    assert [p.name for p in (run_dir.root / "embeddings").iterdir()] == ["round-00002"]
+
+    def left():
+        return sorted(
+            str(p.relative_to(run_dir.all_embeddings)) for p in run_dir.all_embeddings.rglob("*")
+        )
+
+    run_dir.forget_embeddings(2, "train")
+    assert left() == ["round-00001", "round-00001/heldout", "round-00002", "round-00002/train"]
+    run_dir.forget_embeddings(2, "heldout", "validation")
+    assert left() == ["round-00002", "round-00002/train"]
 
 
 def test_lines_survive_a_cut_off_end(tmp_path):
