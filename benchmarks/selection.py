@@ -114,7 +114,7 @@ def prepare(data: str, folder: Path, min_recall: float, with_faiss: bool) -> dic
     if kind == "code-search":
         U, V = code_search(Path(value))
     elif kind == "run":
-        U, V = load_embeddings(sorted(Path(value).glob("embeddings/train-*"))[-1])
+        U, V = load_embeddings(sorted(Path(value).glob("embeddings/round-*/train"))[-1])
     else:
         U, V = mixture(kind, int(value))
     num_pairs = len(U) // LARGEST_BATCH * LARGEST_BATCH

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import ray
 import webdataset as wds
+from ray.cluster_utils import Cluster
 
 NUM_TRAIN, NUM_HELDOUT = 330, 60
 EPOCHS_PER_ROUND = 6  # a round of seconds, so that there is time to interrupt it
@@ -65,3 +67,19 @@ def tiny_settings(tiny_data):
         f"selection.refresh.epochs_per_round={EPOCHS_PER_ROUND}",
         "selection.embed.num_workers=1",
     ]
+
+
+@pytest.fixture
+def cluster():
+    """A real Ray cluster of one node with one CPU; tests add others. A lost node is noticed within seconds."""
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 1,
+            "include_dashboard": False,
+            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 3},
+        },
+    )
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()

@@ -1,13 +1,13 @@
 """A node of a real Ray cluster is lost while a run is at work; it ends as one that lost none."""
 
 import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from selection.schedule import open_schedule
+from tests.integration.conftest import write_shards
 from tests.integration.test_run import (
     DEADLINE_S,
     NUM_BATCHES,
@@ -21,22 +21,6 @@ pytestmark = pytest.mark.ray
 
 EPOCHS_PER_ROUND = 8
 STEPS_PER_ROUND = EPOCHS_PER_ROUND * NUM_BATCHES
-
-
-@pytest.fixture
-def cluster():
-    """The node of the launcher, with one CPU; tests add others. A lost node is noticed within seconds."""
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 1,
-            "include_dashboard": False,
-            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 3},
-        },
-    )
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +97,33 @@ def test_a_node_that_is_lost_in_training_and_stays_away(cluster, overrides, undi
         [expected[step] for step in first], rel=0.05
     )
     assert len(schedules(run_dir)) == 2
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_in_embedding_and_replaced(cluster, overrides, tmp_path):
+    """Shards that were finished stay, and the others are embedded elsewhere."""
+    write_shards(tmp_path / "data", 4000, 100, seed=0)
+    overrides = [
+        *overrides,
+        f"data.train={tmp_path}/data/shard-*.tar",
+        "selection.refresh.epochs_per_round=1",
+        "selection.refresh.embeddings=computed",
+    ]
+    alone, run_dir = tmp_path / "alone", tmp_path / "run"
+    complete(alone, overrides)
+
+    cluster.add_node(num_cpus=1)
+    selecting = {"num_cpus": 1, "labels": {"work": "selection"}}
+    node = cluster.add_node(**selecting)
+    with running(
+        cluster, run_dir, [*overrides, "ray.selection_labels={work: selection}"]
+    ) as process:
+        shards = run_dir / "embeddings" / "round-00000" / "train"
+        while not list(shards.glob("shard-*.npy")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        cluster.remove_node(node, allow_graceful=False)
+        assert len(list(shards.glob("shard-*.npy"))) < 40
+        cluster.add_node(**selecting)
+    assert "an embedding worker died" in (run_dir / "logs" / "latest" / "driver.log").read_text()
+    assert losses(run_dir) == losses(alone)
