@@ -1,4 +1,4 @@
-"""The README's Python examples, for the tests that run them as they stand."""
+"""The README's examples, for the tests that use them as they stand."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,13 @@ README = Path(__file__).parents[1] / "README.md"
 
 def python_examples() -> list[str]:
     """The Python blocks, in order."""
-    return re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    return examples_in("python")
+
+
+def examples_in(language: str) -> list[str]:
+    """The blocks that are said to be in a language, in order."""
+    fence = rf"^```{language}\n(.*?)^```$"
+    return re.findall(fence, README.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def example_with(word: str) -> str:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from launcher.config import RunConfig, load_config, validate
 from launcher.slurm import Job, check_request, plan_job, render, submit
 from launcher.slurm_config import SlurmConfig
 from selection.errors import ConfigError
+from tests.readme import examples_in
 
 SHELLCHECK = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or "shellcheck"
 STUB = """#!/bin/sh
@@ -128,6 +130,14 @@ def test_set_up_commands_change_the_shell_and_may_read_what_is_not_set(tmp_path)
 def test_wrong_values(slurm, message):
     with pytest.raises(ConfigError, match=message):
         validate(SlurmConfig, slurm, "slurm")
+
+
+def test_what_the_readme_shows():
+    (example,) = examples_in("yaml")
+    script = render(job_with(yaml.safe_load(example)["slurm"]))
+    assert "#SBATCH --signal=B:USR1@300" in script
+    assert "module load cuda/12.8" in script
+    assert "/shared/coterie.sif" in script
 
 
 @pytest.mark.parametrize(
