@@ -3,8 +3,9 @@
     sh tests/slurm/install.sh && python -m benchmarks.slurm      # as root, on Debian
 
 SLURM is the real one of `tests/slurm`, two nodes on this machine; the run is the quickstart's on 330 small pairs, with
-a rank on each node. A job of a partition that goes first takes both nodes at a random moment, ten times; SLURM gives
-the run 30 s. Afterwards every step must have the loss of a run that nobody disturbed. Writes results/slurm.{json,md}.
+a rank on each node. A job of a partition that goes first takes both nodes at a random moment, ten times, about half of
+them before the first step of an attempt; SLURM gives the run 30 s. Afterwards every step must have the loss of a run
+that nobody disturbed. Writes results/slurm.{json,md}.
 """
 
 import argparse
@@ -44,6 +45,9 @@ RANK_SPANS = {
 
 OURS = ("index and encoder", "first step")
 """Spans that are neither packages nor services starting."""
+
+LONGEST_DELAY_S = 60
+"""From the start of an attempt to its preemption; the first step is taken after about half of it."""
 
 _RUN_S = 600
 PACKAGES = ("ray", "torch", "deepspeed")
@@ -115,7 +119,7 @@ def spans(run_dir: Path, started_at: float) -> dict[str, float]:
 
 def preempt(cluster: SlurmCluster, count: int, rng: random.Random) -> dict[str, Any]:
     """Take both nodes from a run `count` times, then let it end, beside one that is left alone."""
-    epochs = f"selection.refresh.epochs_per_round={4 * count}"
+    epochs = f"selection.refresh.epochs_per_round={6 * count}"
     alone, run_dir = cluster.folder / "alone", cluster.folder / "preempted"
     cluster.wait_for_end(submit(cluster, alone, epochs), _RUN_S)
     job = submit(cluster, run_dir, epochs, f"slurm.max_restarts={2 * count}")
@@ -124,7 +128,7 @@ def preempt(cluster: SlurmCluster, count: int, rng: random.Random) -> dict[str, 
     events = []
     for number in range(count):
         wait_until(lambda n=number: has_begun(cluster, job, run_dir, n), f"attempt {number}", 120)
-        time.sleep(delay := rng.uniform(0, 30))
+        time.sleep(delay := rng.uniform(0, LONGEST_DELAY_S))
         if cluster.state(job) in OVER:
             break
         cluster.run("sbatch", "-N2", "--exclusive", "-p", "high", "-o", "/dev/null", str(urgent))
