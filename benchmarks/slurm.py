@@ -5,7 +5,7 @@
 SLURM is the real one of `tests/slurm`, two nodes on this machine; the run is the quickstart's on 330 small pairs, with
 a rank on each node. A job of a partition that goes first takes both nodes at a random moment, ten times, about half of
 them before the first step of an attempt; SLURM gives the run 30 s. Afterwards every step must have the loss of a run
-that nobody disturbed. Writes results/slurm.{json,md}.
+that nobody disturbed. Writes results/slurm.{json,md}; `--parts` measures some of it anew and leaves the rest.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import random
 import re
 import statistics
+import subprocess
 import sys
 import time
 from datetime import datetime
@@ -51,10 +52,13 @@ LONGEST_DELAY_S = 60
 
 _RUN_S = 600
 PACKAGES = ("ray", "torch", "deepspeed")
+IMPORTED = ("launcher.execute", "ray.train", "torch", "deepspeed", "trainer.session")
+PARTS = ("imports", "starts", "preemptions")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--preemptions", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -62,20 +66,32 @@ def main() -> int:
     if reason := why_not():
         print(reason, file=sys.stderr)
         return 1
-    with running_cluster() as cluster:
-        write_tiny_data(cluster.folder / "data")
-        starts = [time_start(cluster, number) for number in range(args.starts)]
-        found = {
-            "machine": f"{os.cpu_count()} CPUs",
-            "versions": {package: version(package) for package in PACKAGES},
-            "starts": starts,
-            "preemptions": preempt(cluster, args.preemptions, random.Random(args.seed)),
-        }
-    RESULTS.joinpath("slurm.json").write_text(json.dumps(found, indent=2) + "\n")
+    file = RESULTS / "slurm.json"
+    found = json.loads(file.read_text()) if set(args.parts) < set(PARTS) else {}
+    found["machine"] = f"{os.cpu_count()} CPUs"
+    found["versions"] = {package: version(package) for package in PACKAGES}
+    if "imports" in args.parts:
+        found["imports"] = {name: [time_import(name) for _ in range(3)] for name in IMPORTED}
+    if set(args.parts) != {"imports"}:
+        with running_cluster() as cluster:
+            write_tiny_data(cluster.folder / "data")
+            if "starts" in args.parts:
+                found["starts"] = [time_start(cluster, number) for number in range(args.starts)]
+            if "preemptions" in args.parts:
+                rng = random.Random(args.seed)
+                found["preemptions"] = preempt(cluster, args.preemptions, rng)
+    file.write_text(json.dumps(found, indent=2) + "\n")
     text = describe(found)
     RESULTS.joinpath("slurm.md").write_text(text)
     print(text)
     return 0
+
+
+def time_import(name: str) -> float:
+    """Seconds until a fresh Python has imported a module."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {name}"], check=True, capture_output=True)
+    return time.perf_counter() - start
 
 
 def submit(cluster: SlurmCluster, run_dir: Path, *overrides: str) -> int:
@@ -186,6 +202,16 @@ def describe(found: dict[str, Any]) -> str:
             ),
             f"| all | {statistics.median(totals):.1f} |",
             f"| {' and '.join(OURS)}: what is Coterie's own | {statistics.median(ours):.1f} |",
+            "",
+            "Ray Train's workers import torch before a rank of ours begins, and a rank imports DeepSpeed when it joins "
+            "the others. A fresh Python needs for an import alone, medians of three:",
+            "",
+            "| import | s |",
+            "|---|---|",
+            *(
+                f"| `{name}` | {statistics.median(each):.1f} |"
+                for name, each in found["imports"].items()
+            ),
             "",
             "## Preemptions",
             "",
