@@ -39,6 +39,17 @@ def test_stopped_at_its_start_and_preempted_in_training(
     }
 
 
+def test_requeued_by_hand_in_training(cluster, submit, overrides, alone, tmp_path):
+    run_dir = tmp_path / "run"
+    job = submit(run_dir, *overrides)
+    wait_for_first_step(cluster, job, run_dir)
+    cluster.run("scontrol", "requeue", str(job))
+    wait_until(lambda: cluster.job(job)["Restarts"] == "1", "requeue", 60)
+    assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
+    assert "going on from step" in log(run_dir)
+    assert losses(run_dir) == losses(alone)
+
+
 def test_an_orphan_beside_its_requeued_copy_stops(cluster, submit, overrides, tmp_path):
     """SLURM gives up a node on which the run goes on, and starts the job again on the other one."""
     run_dir = tmp_path / "run"

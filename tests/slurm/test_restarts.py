@@ -45,6 +45,13 @@ def test_it_requeues_itself_and_has_a_folder_for_each_attempt(cluster, start):
     assert cluster.job(job)["Restarts"] == "1"
 
 
+def test_it_stops_before_its_time_limit(cluster, start):
+    """The signal is SLURM's own, which comes up to a minute earlier than it is asked for."""
+    job, folder = start("--time", "2", "slurm.stop_before_end_s=30")
+    wait_until((folder / f"job-{job}.1" / "begun").exists, "next attempt", 150)
+    assert cluster.job(job)["Restarts"] == "1"
+
+
 def test_where_that_is_not_allowed_a_copy_waits_for_its_end(cluster, start):
     job, folder = start("slurm.extra_args=[--no-requeue]")
     ask_to_stop(cluster, job)
