@@ -73,6 +73,7 @@ def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> No
         checkpoint.folder,
         device="cuda" if config.selection.embed.gpus_per_worker else "cpu",
         num_threads=max(1, int(config.selection.embed.cpus_per_worker)),
+        precision=config.selection.embed.precision,
     )
     embed_dataset(
         run.indexes[split],

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ _PREFIX = "encoder."
 
 
 class CheckpointEmbedder:
-    """The encoder of a checkpoint, loaded once, in float32 and without dropout.
+    """The encoder of a checkpoint, loaded once, with weights in float32 and without dropout.
 
     Attributes:
         encoder: the encoder, for sides that come alone, such as queries.
@@ -32,6 +33,7 @@ class CheckpointEmbedder:
         checkpoint_folder: Path,
         device: str = "cpu",
         num_threads: int = 1,
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         """Load a checkpoint.
 
@@ -41,6 +43,7 @@ class CheckpointEmbedder:
             checkpoint_folder: a complete checkpoint; DeepSpeed is not needed to read it.
             device: where to compute, as torch names it.
             num_threads: threads of this process.
+            precision: of matrix products; rows come out in float32.
 
         Raises:
             ArtifactError: the checkpoint or the encoder's folder is incomplete, altered or of other settings.
@@ -58,6 +61,9 @@ class CheckpointEmbedder:
         self.encoder.load_state_dict(encoder_weights)
         self.encoder.to(device).eval()
         self._device = device
+        self._precision = torch.autocast(
+            torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
+        )
 
     @torch.inference_mode()
     def __call__(
@@ -69,14 +75,16 @@ class CheckpointEmbedder:
             ArtifactError: a sample lacks a part.
         """
         batch = self.encoder.collate(samples)
-        u, v = self.encoder({side: inputs.to(self._device) for side, inputs in batch.items()})
+        with self._precision:
+            u, v = self.encoder({side: inputs.to(self._device) for side, inputs in batch.items()})
         return u.cpu().numpy(), v.cpu().numpy()
 
     @torch.inference_mode()
     def embed(self, side: Side, parts: Sequence[bytes]) -> Float32[np.ndarray, "b d"]:
         """Embed parts of one side that come alone, such as queries."""
         inputs = self.encoder.to_inputs(side, parts).to(self._device)
-        return self.encoder.embed(side, inputs).cpu().numpy()
+        with self._precision:
+            return self.encoder.embed(side, inputs).cpu().numpy()
 
     def embed_all(
         self, pairs: PairReader, batch_size: int = 256

@@ -89,18 +89,22 @@ def rank_flops_per_s(config: RunConfig) -> float:
     """Operations of one rank in a second."""
     if not config.train.use_gpu:
         return config.train.cpus_per_rank * CORE_FLOPS_PER_S
-    gpu = GPUS[config.plan.gpu]
-    is_short = config.train.precision == "bfloat16"
-    return UTILIZATION * (gpu.bfloat16_flops_per_s if is_short else gpu.float32_flops_per_s)
+    return _gpu_flops_per_s(config, config.train.precision)
 
 
 def embed_flops_per_s(config: RunConfig) -> float:
-    """Operations of all embedding workers in a second; they compute in float32."""
+    """Operations of all embedding workers in a second."""
     embed = config.selection.embed
     if not embed.gpus_per_worker:
         return embed.num_workers * embed.cpus_per_worker * CORE_FLOPS_PER_S
     share = min(1.0, embed.gpus_per_worker)
-    return embed.num_workers * share * UTILIZATION * GPUS[config.plan.gpu].float32_flops_per_s
+    return embed.num_workers * share * _gpu_flops_per_s(config, embed.precision)
+
+
+def _gpu_flops_per_s(config: RunConfig, precision: str) -> float:
+    gpu = GPUS[config.plan.gpu]
+    peak = gpu.bfloat16_flops_per_s if precision == "bfloat16" else gpu.float32_flops_per_s
+    return UTILIZATION * peak
 
 
 def selection_cpus(config: RunConfig, there: Resources) -> int:

@@ -47,6 +47,21 @@ def test_bfloat16_weights_are_computed_with_in_float32(
     np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-6)
 
 
+def test_products_in_bfloat16_and_rows_in_float32(
+    checkpoint, encoder_config, encoder_folder, pairs
+):
+    exact, short = (
+        CheckpointEmbedder(encoder_config, encoder_folder, checkpoint, precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    for expected, found in zip(exact(pairs.samples), short(pairs.samples), strict=True):
+        assert found.dtype == np.float32
+        assert 0 < np.abs(expected - found).max() < 0.05
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    texts = [b"open a file", b"close it"]
+    assert 0 < np.abs(exact.embed("u", texts) - short.embed("u", texts)).max() < 0.05
+
+
 def test_an_incomplete_checkpoint_is_refused(checkpoint, encoder_config, encoder_folder):
     (checkpoint / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match="complete checkpoint"):

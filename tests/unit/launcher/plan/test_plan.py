@@ -183,6 +183,23 @@ def test_embeddings_that_training_computed_are_read_and_not_made():
     assert collected.total_s < computed.total_s
 
 
+def test_gpus_embed_faster_in_bfloat16_and_cpus_as_before():
+    def embed_s(config, *overrides):
+        plan = plan_run(load_config(Path("configs") / config, overrides))
+        (stage,) = (stage for stage in plan.stages if stage.name == "embed")
+        return stage.seconds
+
+    def both(*arguments):
+        return [
+            embed_s(*arguments, f"selection.embed.precision={precision}")
+            for precision in ("float32", "bfloat16")
+        ]
+
+    on_gpus, on_cpus = both("internet_scale.yaml"), both("code_views.yaml", *DESCRIBED)
+    assert on_gpus[0] / on_gpus[1] == pytest.approx(989 / 67, rel=0.01)  # of an H100
+    assert on_cpus[0] == on_cpus[1]
+
+
 def test_what_overlaps_training_takes_no_time_until_there_is_more_of_it():
     def plan(mode, *more):
         refresh = f"selection.refresh.mode={mode}", "selection.refresh.embeddings=computed"
