@@ -35,6 +35,12 @@ class RoundCost:
     selection_s: float
     """Seconds of embedding and selection before it; 0 where nothing was selected."""
 
+    num_starts: int = 1
+    """How often its training began; more than once where it was interrupted."""
+
+    is_whole: bool = True
+    """Whether nothing interrupted it, training or selection."""
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -57,17 +63,24 @@ class Prices:
 
 
 def round_costs(record: Record) -> list[RoundCost]:
-    """What the rounds of a run took; rounds that were interrupted are left out, for they were started twice."""
+    """What the rounds of a run took, in all attempts together."""
     stages: dict[tuple[str, int], list[float]] = defaultdict(list)
     for line in record.stages:
         stages[line["stage"], line["round"]].append(line["seconds"])
     costs = []
     for number in range(len(record.rounds)):
-        steps, steps_s = _steps_of_round(record, number)
+        trained = stages["train", number]
         chosen = [stages[stage, number] for stage in SELECTION_STAGES]
-        if len(stages["train", number]) == 1 and all(len(times) <= 1 for times in chosen):
-            (train_s,) = stages["train", number]
-            costs.append(RoundCost(number == 0, steps, steps_s, train_s, sum(map(sum, chosen))))
+        costs.append(
+            RoundCost(
+                number == 0,
+                *_steps_of_round(record, number),
+                sum(trained),
+                sum(map(sum, chosen)),
+                max(1, len(trained)),
+                len(trained) == 1 and all(len(times) <= 1 for times in chosen),
+            )
+        )
     return costs
 
 
@@ -84,22 +97,31 @@ def _steps_of_round(record: Record, number: int) -> tuple[int, float]:
 
 
 def price(costs: Mapping[str, Iterable[RoundCost]]) -> Prices:
-    """Medians over the rounds of the trials at equal steps, by arm; every arm must have a round."""
+    """Medians over the rounds of the trials at equal steps, by arm; every arm must have a round.
+
+    Rounds that were interrupted count only where there are no others.
+    """
     by_arm = {arm: list(rounds) for arm, rounds in costs.items()}
     everything = [cost for rounds in by_arm.values() for cost in rounds]
-    start_s = median(cost.train_s - cost.steps_s for cost in everything if cost.is_first)
+    firsts = _whole([cost for cost in everything if cost.is_first])
 
     def refresh_s(rounds: list[RoundCost]) -> float:
         refreshes = [
-            cost.selection_s + cost.train_s - cost.steps_s for cost in rounds if cost.selection_s
+            cost.selection_s + cost.train_s - cost.steps_s
+            for cost in _whole([cost for cost in rounds if cost.selection_s])
         ]
         return median(refreshes) if refreshes else 0.0
 
     return Prices(
-        step_s=median(cost.steps_s / cost.num_steps for cost in everything),
-        start_s=start_s,
+        step_s=median(cost.steps_s / cost.num_steps for cost in _whole(everything)),
+        start_s=median((cost.train_s - cost.steps_s) / cost.num_starts for cost in firsts),
         refresh_s={arm: refresh_s(rounds) for arm, rounds in by_arm.items()},
     )
+
+
+def _whole(costs: list[RoundCost]) -> list[RoundCost]:
+    """Those that nothing interrupted, if there are any."""
+    return [cost for cost in costs if cost.is_whole] or costs
 
 
 def keep_prices(path: Path, found: Prices) -> Prices:

@@ -28,10 +28,18 @@ def test_costs_are_read_from_what_a_run_wrote(record):
         assert cost.train_s == pytest.approx(6.0)
 
 
-def test_an_interrupted_round_is_left_out(record):
-    extra = {"stage": "train", "round": 1, "seconds": 3.0, "time": 1.0}
-    record.stages.append(extra)
-    assert len(round_costs(record)) == 2
+def test_an_interrupted_round_counts_only_where_there_is_no_other(record):
+    before = price({"spectral": round_costs(record)})
+    record.stages.append({"stage": "train", "round": 0, "seconds": 3.0, "time": 1.0})
+    record.stages.append({"stage": "train", "round": 1, "seconds": 30.0, "time": 1.0})
+    costs = round_costs(record)
+    first = costs[0]
+    assert [cost.is_whole for cost in costs] == [False, False, True]
+    after = price({"spectral": costs})
+    assert after.refresh_s == before.refresh_s  # the third round's
+    assert after.step_s == before.step_s
+    assert (first.num_starts, first.train_s) == (2, pytest.approx(9.0))
+    assert after.start_s == pytest.approx((9.0 - first.steps_s) / 2)
 
 
 @pytest.mark.parametrize("restart_s", [0.0, 10.0])
@@ -39,7 +47,7 @@ def test_prices_are_medians_and_a_refresh_counts_what_its_round_takes_beside_ste
     first = RoundCost(True, 10, 5.0, 15.0, 0.0)
     later = RoundCost(False, 10, 5.0, 5.0 + restart_s, 7.0)
     unselected = RoundCost(False, 10, 5.0, 5.0 + restart_s, 0.0)
-    disturbed = RoundCost(False, 10, 50.0, 100.0, 70.0)
+    disturbed = RoundCost(False, 10, 50.0, 100.0, 70.0, 2, False)
     found = price({"random": [first, unselected], "spectral": [first, later, later, disturbed]})
     assert found.step_s == pytest.approx(0.5)
     assert found.start_s == pytest.approx(10.0)
