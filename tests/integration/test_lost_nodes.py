@@ -102,7 +102,7 @@ def test_a_node_that_is_lost_in_training_and_stays_away(cluster, overrides, undi
 @pytest.mark.slow
 def test_a_node_that_is_lost_in_embedding_and_replaced(cluster, overrides, tmp_path):
     """Shards that were finished stay, and the others are embedded elsewhere."""
-    write_shards(tmp_path / "data", 4000, 100, seed=0)
+    write_shards(tmp_path / "data", 2000, 50, seed=0)
     overrides = [
         *overrides,
         f"data.train={tmp_path}/data/shard-*.tar",
