@@ -6,6 +6,7 @@ from launcher.run_dir import read_lines
 from tests.integration.test_run import losses
 from tests.slurm.cluster import wait_until
 from tests.slurm.test_two_nodes import RUN_S, log, wait_for_first_step
+from trainer.checkpoint import complete_checkpoints
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ray]
 
@@ -40,9 +41,11 @@ def test_stopped_at_its_start_and_preempted_in_training(
 
 
 def test_requeued_by_hand_in_training(cluster, submit, overrides, alone, tmp_path):
+    """SLURM ends all processes at once then, so what came after the last checkpoint is done again."""
     run_dir = tmp_path / "run"
-    job = submit(run_dir, *overrides)
+    job = submit(run_dir, *overrides, "train.checkpoint_every_steps=50")
     wait_for_first_step(cluster, job, run_dir)
+    wait_until(lambda: complete_checkpoints(run_dir / "checkpoints"), "checkpoint", 60)
     cluster.run("scontrol", "requeue", str(job))
     wait_until(lambda: cluster.job(job)["Restarts"] == "1", "requeue", 60)
     assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
