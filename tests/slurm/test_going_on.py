@@ -41,7 +41,7 @@ def test_stopped_at_its_start_and_preempted_in_training(
 
 
 def test_requeued_by_hand_in_training(cluster, submit, overrides, alone, tmp_path):
-    """SLURM ends all processes at once then, so what came after the last checkpoint is done again."""
+    """SLURM tells all processes at once to end, so what came after the last checkpoint may be done again."""
     run_dir = tmp_path / "run"
     job = submit(run_dir, *overrides, "train.checkpoint_every_steps=50")
     wait_for_first_step(cluster, job, run_dir)
