@@ -19,7 +19,7 @@ from selection.division import read_ids
 from selection.embeddings import load_contents, load_embeddings, store_blocks
 from selection.examples import pick_examples, pick_examples_of_many
 from selection.progress import FileProgress
-from selection.ray_tasks import ray_map, run_remote
+from selection.ray_tasks import do_nothing, ray_map, run_remote
 from selection.regional import RegionalJob, choose_regionally
 from selection.schedule import Schedule, open_schedule, write_schedule
 from selection.select import make_schedule
@@ -50,7 +50,7 @@ class SelectTask:
 
 
 def select_remotely(
-    task: SelectTask, num_pairs: int, while_waiting: Callable[[], None]
+    task: SelectTask, num_pairs: int, while_waiting: Callable[[], None] = do_nothing
 ) -> dict[str, Any]:
     """Make a schedule of `num_pairs` pairs in a Ray worker; returns its manifest.
 
