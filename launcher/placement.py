@@ -9,6 +9,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from launcher.config import RayConfig, RunConfig
 from selection.errors import ConfigError
 from selection.ray_tasks import Placement
+from trainer.config import TrainConfig
 
 
 def on_nodes(labels: dict[str, str]) -> Placement:
@@ -56,6 +57,16 @@ def _held_cpus() -> dict[str, float]:
             for number, bundle in group["bundles"].items():
                 held[group["bundles_to_node_id"][number]] += bundle.get("CPU", 0)
     return held
+
+
+def rank_resources(train: TrainConfig, share_cpus: bool = False) -> dict[str, float]:
+    """What Ray sets aside for a rank.
+
+    Ranks that share their CPUs ask for none, so that selection can have them; Ray wants something to be asked for, so
+    it is a byte of memory.
+    """
+    resources = {"memory": 1.0} if share_cpus else {"CPU": train.cpus_per_rank}
+    return {**resources, "GPU": 1.0} if train.use_gpu else resources
 
 
 def num_places(wanted: dict[str, float], labels: dict[str, str]) -> int:
@@ -130,9 +141,8 @@ def check_resources(config: RunConfig) -> None:
 
 def _check_cpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
     """Ranks that train while selection is at work keep their CPUs, and selection must find others."""
-    train, beside = config.train, config.selection.cpus_beside_ranks
-    wanted = {"CPU": train.cpus_per_rank, **({"GPU": 1.0} if train.use_gpu else {})}
-    places = num_places_beside(wanted, config.ray, beside)
+    beside = config.selection.cpus_beside_ranks
+    places = num_places_beside(rank_resources(config.train), config.ray, beside)
     if places < num_ranks:
         raise ConfigError(
             f"selection.refresh.mode: is overlap, but with {beside:g} CPUs of one node for selection Ray has room for "

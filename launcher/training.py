@@ -15,7 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from launcher.config import RayConfig
 from launcher.console import say
-from launcher.placement import num_places_beside, on_nodes, on_this_node
+from launcher.placement import num_places_beside, on_nodes, on_this_node, rank_resources
 from selection.errors import JobError
 from selection.ray_tasks import POLL_S, result_of, start_remote
 from trainer.worker import TrainJob, train
@@ -103,7 +103,7 @@ def choose_num_ranks(job: TrainJob, config: RayConfig, cpus_beside: float = 0.0)
     Raises:
         JobError: they do not even hold the fewest.
     """
-    places = num_places_beside(rank_resources(job), config, cpus_beside)
+    places = num_places_beside(rank_resources(job.train, job.share_cpus), config, cpus_beside)
     wanted, possible = job.train.num_ranks, job.train.possible_num_ranks()
     fitting = [number for number in possible if number <= places]
     if not fitting:
@@ -134,7 +134,7 @@ def _fit(job_text: str, num_ranks: int, storage: Path, ray_config: RayConfig) ->
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_ranks,
             use_gpu=config.use_gpu,
-            resources_per_worker=rank_resources(job),
+            resources_per_worker=rank_resources(config, job.share_cpus),
             # Ranks that reserve no CPU would all end up on one node.
             placement_strategy="SPREAD" if job.share_cpus and not config.use_gpu else "PACK",
             **on_nodes(ray_config.train_labels),
@@ -156,16 +156,6 @@ def _fit(job_text: str, num_ranks: int, storage: Path, ray_config: RayConfig) ->
         reason = str(error).strip().splitlines()[-1]
         raise JobError(f"training failed: {reason}; see {job.log_folder}") from error
     return None
-
-
-def rank_resources(job: TrainJob) -> dict[str, float]:
-    """What Ray sets aside for a rank.
-
-    Ranks that share their CPUs ask for none, so that selection can have them; Ray wants something to be asked for, so
-    it is a byte of memory.
-    """
-    resources = {"memory": 1.0} if job.share_cpus else {"CPU": job.train.cpus_per_rank}
-    return {**resources, "GPU": 1.0} if job.train.use_gpu else resources
 
 
 def _train_rank(settings: dict[str, str]) -> None:
