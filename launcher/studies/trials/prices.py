@@ -71,14 +71,16 @@ def round_costs(record: Record) -> list[RoundCost]:
     for number in range(len(record.rounds)):
         trained = stages["train", number]
         chosen = [stages[stage, number] for stage in SELECTION_STAGES]
+        num_steps, steps_s = _steps_of_round(record, number)
         costs.append(
             RoundCost(
-                number == 0,
-                *_steps_of_round(record, number),
-                sum(trained),
-                sum(map(sum, chosen)),
-                max(1, len(trained)),
-                len(trained) == 1 and all(len(times) <= 1 for times in chosen),
+                is_first=number == 0,
+                num_steps=num_steps,
+                steps_s=steps_s,
+                train_s=sum(trained),
+                selection_s=sum(map(sum, chosen)),
+                num_starts=max(1, len(trained)),
+                is_whole=len(trained) == 1 and all(len(times) <= 1 for times in chosen),
             )
         )
     return costs
