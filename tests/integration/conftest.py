@@ -1,5 +1,7 @@
 """Tiny real data: pairs whose texts share rare words, so that a small encoder learns something in seconds."""
 
+import time
+
 import numpy as np
 import pytest
 import ray
@@ -7,6 +9,7 @@ import webdataset as wds
 from ray.cluster_utils import Cluster
 
 NUM_TRAIN, NUM_HELDOUT = 330, 60
+DEADLINE_S = 240
 EPOCHS_PER_ROUND = 6  # a round of seconds, so that there is time to interrupt it
 WORDS = [
     f"{a}{b}"
@@ -30,6 +33,15 @@ def write_shards(folder, num_pairs, pairs_per_shard, seed):
                         "json": {"qualname": f"f{number}", "path": "m.py", "line": number},
                     }
                 )
+
+
+def wait_for(condition, process=None):
+    """Wait until something is so while a process is at work; it must not end before."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert process is None or process.poll() is None, "it ended too soon"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

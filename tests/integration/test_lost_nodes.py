@@ -1,15 +1,13 @@
 """A node of a real Ray cluster is lost while a run is at work; it ends as one that lost none."""
 
 import subprocess
-import time
 from contextlib import contextmanager
 
 import pytest
 
 from selection.schedule import open_schedule
-from tests.integration.conftest import write_shards
+from tests.integration.conftest import DEADLINE_S, wait_for, write_shards
 from tests.integration.test_run import (
-    DEADLINE_S,
     NUM_BATCHES,
     command,
     complete,
@@ -119,9 +117,7 @@ def test_a_node_that_is_lost_in_embedding_and_replaced(cluster, overrides, tmp_p
         cluster, run_dir, [*overrides, "ray.selection_labels={work: selection}"]
     ) as process:
         shards = run_dir / "embeddings" / "round-00000" / "train"
-        while not list(shards.glob("shard-*.npy")):
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for(lambda: list(shards.glob("shard-*.npy")), process)
         cluster.remove_node(node, allow_graceful=False)
         assert len(list(shards.glob("shard-*.npy"))) < 40
         cluster.add_node(**selecting)

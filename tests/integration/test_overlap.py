@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 
 import numpy as np
 import psutil
@@ -13,8 +12,8 @@ from launcher.run_dir import read_lines
 from launcher.stopping import EXIT_STOPPED
 from selection.artifacts import has_manifest
 from selection.schedule import open_schedule, schedule_folder
+from tests.integration.conftest import DEADLINE_S, wait_for
 from tests.integration.test_run import (
-    DEADLINE_S,
     NUM_BATCHES,
     command,
     complete,
@@ -126,14 +125,6 @@ def running(overrides, tmp_path):
     for process in processes:
         process.kill()
         process.wait()
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert process.poll() is None, "it ended before"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_stopped_while_it_selects_it_goes_on_with_the_same_steps(finished, overrides, running):

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,8 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
 
-from tests.integration.test_run import DEADLINE_S, NUM_BATCHES, command, complete, losses
+from tests.integration.conftest import DEADLINE_S, wait_for
+from tests.integration.test_run import NUM_BATCHES, command, complete, losses
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -23,6 +23,14 @@ def test_a_ray_of_the_same_user_is_left_alone(cluster, tiny_overrides, tmp_path)
     assert ray.get(ray.remote(lambda: "at work").remote()) == "at work"
 
 
+def takes_jobs(address):
+    """Ray's agent, which starts jobs, comes some seconds after the rest."""
+    try:
+        return JobSubmissionClient(address).submit_job(entrypoint="true")
+    except RuntimeError:
+        return None
+
+
 @pytest.fixture
 def dashboard():
     """The address at which a cluster of two CPUs takes jobs."""
@@ -31,14 +39,7 @@ def dashboard():
         head_node_args={"num_cpus": 2, "include_dashboard": True, "dashboard_port": 0},
     )
     address = f"http://{cluster.head_node.webui_url}"
-    give_up_s = time.monotonic() + DEADLINE_S
-    while True:  # Ray's agent, which starts jobs, comes some seconds after the rest
-        try:
-            JobSubmissionClient(address).submit_job(entrypoint="true")
-            break
-        except RuntimeError:
-            assert time.monotonic() < give_up_s
-            time.sleep(0.5)
+    wait_for(lambda: takes_jobs(address))
     yield address
     cluster.shutdown()
 

@@ -22,7 +22,7 @@ from launcher.stopping import EXIT_STOPPED
 from selection.examples import KINDS
 from selection.schedule import open_schedule
 from selection.shards import ShardIndex
-from tests.integration.conftest import EPOCHS_PER_ROUND, NUM_TRAIN
+from tests.integration.conftest import DEADLINE_S, EPOCHS_PER_ROUND, NUM_TRAIN, wait_for
 from trainer.checkpoint import complete_checkpoints, load_weights
 
 pytestmark = pytest.mark.ray
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.ray
 NUM_BATCHES = NUM_TRAIN // 8
 STEPS_PER_ROUND = EPOCHS_PER_ROUND * NUM_BATCHES
 TOTAL_STEPS = 2 * STEPS_PER_ROUND
-DEADLINE_S = 240
 
 
 def command(run_dir, overrides):
@@ -210,19 +209,12 @@ def test_a_changed_configuration_is_refused(finished, tiny_overrides):
 
 
 def wait_for_step(run_dir, step, process):
-    deadline = time.monotonic() + DEADLINE_S
-    while max(losses(run_dir), default=0) < step:
-        assert process.poll() is None, "it ended before it could be interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: max(losses(run_dir), default=0) >= step, process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signal_number", "status"),
-    [
-        (signal.SIGKILL, -signal.SIGKILL),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-    ],
+    ("signal_number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
 )
 def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
     finished, tiny_overrides, tmp_path, signal_number, status

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 
 import psutil
@@ -12,12 +11,11 @@ import pytest
 import yaml
 
 from launcher.run_dir import read_lines
-from tests.integration.conftest import EPOCHS_PER_ROUND, NUM_TRAIN
+from tests.integration.conftest import DEADLINE_S, EPOCHS_PER_ROUND, NUM_TRAIN, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 NUM_STEPS = 2 * EPOCHS_PER_ROUND * (NUM_TRAIN // 8)
-DEADLINE_S = 240
 
 
 @pytest.fixture
@@ -53,14 +51,6 @@ def processes_that_name(path):
     ]
 
 
-def wait_until(condition, process=None):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert process is None or process.poll() is None, "it ended too soon"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_trials_side_by_side_stopped_and_gone_on_with(study_file, tmp_path):
     command = [sys.executable, "-m", "launcher.cli", "study", "selectors", str(study_file)]
     folders = [
@@ -73,12 +63,12 @@ def test_trials_side_by_side_stopped_and_gone_on_with(study_file, tmp_path):
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        wait_until(lambda: all(read_lines(f / "metrics" / "train.jsonl") for f in folders), process)
+        wait_for(lambda: all(read_lines(f / "metrics" / "train.jsonl") for f in folders), process)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
     finally:
         process.kill()
-    wait_until(lambda: not processes_that_name(tmp_path / "study"))
+    wait_for(lambda: not processes_that_name(tmp_path / "study"))
     assert not any(read_lines(f / "metrics" / "rounds.jsonl")[1:] for f in folders)
 
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
