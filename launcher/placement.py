@@ -17,6 +17,14 @@ def on_nodes(labels: dict[str, str]) -> Placement:
     return {"label_selector": labels} if labels else {}
 
 
+def to_select(config: RunConfig) -> Placement:
+    """Where batches are chosen: on the nodes for it, with a GPU where one computes eigenvectors."""
+    return {
+        **on_nodes(config.ray.selection_labels),
+        "num_gpus": config.selection.gpus_to_select,
+    }
+
+
 def on_this_node() -> Placement:
     """On the node of the launcher, with which the run ends anyway."""
     node = ray.get_runtime_context().get_node_id()
@@ -32,6 +40,12 @@ def largest_node_cpus(labels: dict[str, str], beside_ranks: bool = False) -> flo
     """
     held = _held_cpus() if beside_ranks else {}
     return max(node.get("CPU", 0) - held.get(name, 0) for name, node in _find_nodes(labels).items())
+
+
+def region_cpus(config: RunConfig) -> float:
+    """CPUs that a region is selected with: as many as are asked for, a whole node, or what the ranks leave of it."""
+    largest = largest_node_cpus(config.ray.selection_labels, config.selection.overlaps)
+    return min(largest, config.selection.regions.cpus_per_region or largest)
 
 
 def check_room(config: RunConfig) -> None:
@@ -131,10 +145,11 @@ def check_resources(config: RunConfig) -> None:
         [
             ("selection.embed.cpus_per_worker", "CPU", embed.cpus_per_worker),
             ("selection.embed.gpus_per_worker", "GPU", embed.gpus_per_worker),
+            ("selection.spectral.device", "GPU", config.selection.gpus_to_select),
         ],
     )
     if train.use_gpu and config.selection.refresh.keep_ranks:
-        _check_gpus_beside_ranks(num_ranks, embed.gpus_per_worker)
+        _check_gpus_beside_ranks(config, num_ranks)
     if config.selection.overlaps:
         _check_cpus_beside_ranks(config, num_ranks)
 
@@ -151,14 +166,21 @@ def _check_cpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
         )
 
 
-def _check_gpus_beside_ranks(num_ranks: int, wanted: float) -> None:
-    """Ranks that wait for the next round keep their GPUs, and embedding must find others."""
+def _check_gpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
+    """Ranks that wait for the next round keep their GPUs, and embedding and selection must find others."""
     there = sum(node.get("GPU", 0) for node in _find_nodes({}).values())
-    if wanted and num_ranks + wanted > there:
-        raise ConfigError(
-            f"selection.embed.gpus_per_worker: is {wanted:g}, but the ranks keep {num_ranks} of Ray's {there:g} GPUs; "
-            "set selection.refresh.keep_ranks=false, or gpus_per_worker=0"
-        )
+    selection = config.selection
+    embed_gpus, device = selection.embed.gpus_per_worker, selection.spectral.device
+    fields = [
+        (f"embed.gpus_per_worker: is {embed_gpus:g}", embed_gpus, "gpus_per_worker=0"),
+        (f"spectral.device: is {device}", selection.gpus_to_select, "device=cpu"),
+    ]
+    for field, wanted, instead in fields:
+        if wanted and num_ranks + wanted > there:
+            raise ConfigError(
+                f"selection.{field}, but the ranks keep {num_ranks} of Ray's {there:g} GPUs; "
+                f"set selection.refresh.keep_ranks=false, or {instead}"
+            )
 
 
 def _check_amounts(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from launcher.config import RunConfig
-from launcher.placement import largest_node_cpus, on_nodes
+from launcher.placement import largest_node_cpus, on_nodes, region_cpus, to_select
 from launcher.run_dir import append_line
 from selection.division import read_ids
 from selection.embeddings import load_contents, load_embeddings, store_blocks
@@ -54,8 +54,8 @@ def select_remotely(
 ) -> dict[str, Any]:
     """Make a schedule of `num_pairs` pairs in a Ray worker; returns its manifest.
 
-    By regions, the worker needs no CPU of its own: blocks take one each, regions a whole node each, or what the ranks
-    leave of it. `while_waiting` is as for `selection.ray_tasks.result_of`.
+    By regions, the worker needs no CPU of its own: blocks take one each, and each region as many as
+    `launcher.placement.region_cpus` says. `while_waiting` is as for `selection.ray_tasks.result_of`.
     """
     selection, labels = task.config.selection, task.config.ray.selection_labels
     by_regions = selection.regions.divide(selection.strategy, num_pairs)
@@ -64,7 +64,7 @@ def select_remotely(
         task,
         by_regions,
         num_cpus=0 if by_regions else largest_node_cpus(labels, selection.overlaps),
-        placement=on_nodes(labels),
+        placement=on_nodes(labels) if by_regions else to_select(task.config),
         while_waiting=while_waiting,
     )
 
@@ -99,13 +99,14 @@ def _select_together(task: SelectTask) -> tuple[Schedule, Examples]:
 
 def _select_by_regions(task: SelectTask) -> tuple[Schedule, Examples]:
     """Blocks sorted by region lie beside the embeddings meanwhile: as many bytes again, and 24 for each pair."""
-    config, labels = task.config, task.config.ray.selection_labels
+    config = task.config
     blocks = store_blocks(task.embeddings_folder)
     job = RegionalJob(
         config.train.batch_size, task.temperature, config.selection, task.seed, task.leftover
     )
     scratch = task.embeddings_folder / "regions"
-    map_blocks = partial(ray_map, placement=on_nodes(labels))
+    map_blocks = partial(ray_map, placement=on_nodes(config.ray.selection_labels))
+    map_regions = partial(ray_map, num_cpus=region_cpus(config), placement=to_select(config))
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         chosen = choose_regionally(
@@ -113,9 +114,7 @@ def _select_by_regions(task: SelectTask) -> tuple[Schedule, Examples]:
             job,
             scratch,
             map_blocks=map_blocks,
-            map_regions=partial(
-                map_blocks, num_cpus=largest_node_cpus(labels, config.selection.overlaps)
-            ),
+            map_regions=map_regions,
             progress=FileProgress(task.progress_file),
             previous_batches=open_schedule(task.previous_folder).batches,
         )

@@ -138,7 +138,8 @@ class SpectralConfig(Settings):
     """Strongest links of each node that the eigenvectors look at; everything else looks at all."""
 
     device: str = "cpu"
-    """Where torch computes the eigenvectors of the first split, by far the largest: `cuda`; `cpu` needs no torch."""
+    """Where torch computes the eigenvectors of the first split, by far the largest: `cuda`, for which a run sets
+    a GPU aside; `cpu` needs no torch."""
 
     exchange_passes: int = Field(default=4, ge=0)
     """Passes of pairwise exchange between the parts of a split; 0 turns it off."""
@@ -228,6 +229,10 @@ class RegionsConfig(Settings):
     """M: most pairs of a region, which is what one node can do; up to as many pairs are one region. Smaller regions
     take less memory and lose neighbours: `neighbors_in_region` in the manifest says what share of them is left. What
     `hardness` draws at random is drawn from the own region."""
+
+    cpus_per_region: int | None = Field(default=None, ge=1)
+    """CPUs, and threads, that a region is selected with; a node selects as many regions side by side as it has room
+    for, and needs the memory of all of them. More than 16 have little to do. Null takes a whole node for each."""
 
     def divide(self, strategy: StrategyName, num_pairs: int) -> bool:
         """Whether pairs are divided: when there are too many; random batches need no node that holds them all."""
@@ -323,6 +328,11 @@ class SelectionConfig(Settings):
     def selects_ahead(self) -> bool:
         """Whether batches are chosen while the ranks train the round before."""
         return self.strategy != "random" and self.overlaps
+
+    @property
+    def gpus_to_select(self) -> int:
+        """GPUs of the task that chooses batches, or of each region's."""
+        return int(self.strategy == "spectral" and self.spectral.device != "cpu")
 
     @property
     def cpus_beside_ranks(self) -> float:

@@ -6,7 +6,7 @@ from launcher.config import RunConfig
 from launcher.expected_length import check_length
 from launcher.plan.data import Split, count_splits
 from launcher.plan.disk import Disk, disk
-from launcher.plan.hardware import Resources, resources
+from launcher.plan.hardware import Resources, regions_per_node, resources
 from launcher.plan.memory import (
     RankMemory,
     SelectionMemory,
@@ -36,6 +36,9 @@ class Plan:
     rank: RankMemory
     embed_worker_bytes: float
     num_parts: int
+    regions_per_node: int
+    """Regions that a node selects side by side; 1 where the data set is not divided."""
+
     selection: SelectionMemory | None
     joining_bytes: float
     stages: list[Stage]
@@ -47,6 +50,11 @@ class Plan:
     def total_s(self) -> float:
         """Seconds of the whole run."""
         return sum(stage.times * stage.seconds for stage in self.stages) - self.hidden_s
+
+    @property
+    def selection_bytes(self) -> float:
+        """Of a node that selects; 0 where nothing is chosen."""
+        return self.regions_per_node * self.selection.total_bytes if self.selection else 0.0
 
 
 def plan_run(config: RunConfig) -> Plan:
@@ -72,6 +80,7 @@ def plan_run(config: RunConfig) -> Plan:
     epochs = config.rounds * selection.refresh.epochs_per_round
     num_steps = config.train.num_steps or epochs * steps_per_epoch(config, train.num_pairs)
     check_length(config, train.num_pairs)
+    num_parts = count_parts(config, train.num_pairs)
     all_stages = stages(config, splits, sizes, there)
     return Plan(
         config=config,
@@ -82,7 +91,8 @@ def plan_run(config: RunConfig) -> Plan:
         disk=disk(config, splits, sizes.num_parameters),
         rank=rank_memory(config.train, sizes, config.encoder.dim),
         embed_worker_bytes=embed_worker_bytes(config, sizes, train),
-        num_parts=count_parts(config, train.num_pairs),
+        num_parts=num_parts,
+        regions_per_node=regions_per_node(config, there) if num_parts > 1 else 1,
         selection=selection_memory(config, train.num_pairs) if chooses(config) else None,
         joining_bytes=joining_bytes(config, train.num_pairs),
         stages=all_stages,

@@ -62,12 +62,16 @@ def _selection_warnings(plan: Plan) -> Iterator[str]:
         return
     there = plan.resources
     what = "a region" if plan.num_parts > 1 else "all pairs at once"
+    step = "lower selection.regions.max_pairs"
+    if plan.regions_per_node > 1:
+        what = f"{plan.regions_per_node} regions side by side"
+        step += ", or raise selection.regions.cpus_per_region"
     needs = [
-        (f"selection from {what}", plan.selection.total_bytes, "lower selection.regions.max_pairs"),
+        (f"selection from {what}", plan.selection_bytes, step),
         ("putting regions together", plan.joining_bytes, "ask for larger nodes"),
     ]
     if there.memory_per_node_bytes is None:
-        needed = max(plan.selection.total_bytes, plan.joining_bytes)
+        needed = max(plan.selection_bytes, plan.joining_bytes)
         yield (
             f"selection needs {spell_bytes(needed)} on one node, and nobody says what a node has; set "
             "slurm.memory_per_node"
@@ -105,7 +109,7 @@ def _overlap_warnings(plan: Plan) -> Iterator[str]:
         return
     num_ranks = math.ceil(config.train.num_ranks / there.num_nodes)
     rank_bytes = RANK_PROCESS_BYTES if config.train.use_gpu else plan.rank.total_bytes
-    together = num_ranks * rank_bytes + plan.selection.total_bytes
+    together = num_ranks * rank_bytes + plan.selection_bytes
     if together > there.memory_per_node_bytes:
         yield (
             f"selection beside {num_ranks} ranks of a node needs {spell_bytes(together)}, but {_node_memory(there)}; "
@@ -121,17 +125,13 @@ def _use_warnings(plan: Plan) -> Iterator[str]:
         yield (
             f"train.num_ranks is {train.num_ranks}, but the job has {num_gpus} GPUs; the others train nothing"
         )
-    refresh, embed_gpus = plan.config.selection.refresh, embed.num_workers * embed.gpus_per_worker
-    if (
-        train.use_gpu
-        and embed_gpus
-        and refresh.keep_ranks
-        and train.num_ranks + embed_gpus > num_gpus
-    ):
-        yield (
-            "selection.refresh.keep_ranks is true, so ranks keep the GPUs that embedding workers wait for; set it to "
-            "false"
-        )
+    selection, embed_gpus = plan.config.selection, embed.num_workers * embed.gpus_per_worker
+    wanted = {"embedding workers": embed_gpus, "eigenvectors": selection.gpus_to_select}
+    for who, gpus in wanted.items() if train.use_gpu and selection.refresh.keep_ranks else ():
+        if gpus and train.num_ranks + gpus > num_gpus:
+            yield (
+                f"selection.refresh.keep_ranks is true, so ranks keep the GPUs that {who} wait for; set it to false"
+            )
     if plan.selection is None or plan.disk.collected_bytes:
         return
     if num_gpus and not embed.gpus_per_worker:

@@ -113,3 +113,9 @@ def selection_cpus(config: RunConfig, there: Resources) -> int:
         return there.cpus_per_node
     ranks_per_node = math.ceil(config.train.num_ranks / there.num_nodes)
     return max(1, int(there.cpus_per_node - ranks_per_node * config.train.cpus_per_rank))
+
+
+def regions_per_node(config: RunConfig, there: Resources) -> int:
+    """Regions that a node selects side by side, of a data set that is divided into regions."""
+    cpus = selection_cpus(config, there)
+    return max(1, cpus // (config.selection.regions.cpus_per_region or cpus))

@@ -112,6 +112,9 @@ def _memory(plan: Plan) -> Iterator[list[str]]:
         yield ["- U and V in float32", "", spell_bytes(chosen.embeddings_bytes)]
         yield ["- neighbours, graph", "", _pair(chosen.neighbors_bytes, chosen.graph_bytes)]
         yield ["- working memory", "", spell_bytes(chosen.working_bytes)]
+        if plan.regions_per_node > 1:
+            side_by_side = f"{plan.regions_per_node} regions side by side"
+            yield [side_by_side, "node", spell_bytes(plan.selection_bytes)]
         if plan.num_parts > 1:
             yield ["putting regions together", "one node", spell_bytes(plan.joining_bytes)]
 

@@ -14,6 +14,7 @@ from launcher.plan.hardware import (
     Resources,
     embed_flops_per_s,
     rank_flops_per_s,
+    regions_per_node,
     selection_cpus,
 )
 from launcher.plan.parts import chooses, collects, count_parts
@@ -126,11 +127,14 @@ def stages(
 def _selection_stages(
     config: RunConfig, n: int, there: Resources, num_selected: int
 ) -> list[Stage]:
-    """Of one node, or of as many as there are, each with one region after the other."""
+    """Of one node, or of all that there are, where each selects some regions side by side, and then the next ones."""
     d, num_parts = config.encoder.dim, count_parts(config, n)
     cpus = selection_cpus(config, there)
-    cores = min(MAX_SELECTION_THREADS, cpus)
-    num_turns = math.ceil(num_parts / there.num_nodes)
+    num_places, cores = 1, min(MAX_SELECTION_THREADS, cpus)
+    if num_parts > 1:
+        num_places = there.num_nodes * regions_per_node(config, there)
+        cores = min(cores, config.selection.regions.cpus_per_region or cores)
+    num_turns = math.ceil(num_parts / num_places)
     search = neighbor_flops(n // num_parts, d, config.selection.graph.index)
     search_s = num_turns * search / (cores * CORE_FLOPS_PER_S)
     cluster_s = num_turns * cluster_core_s(config, n // num_parts) / cores

@@ -55,6 +55,7 @@ def test_workers_make_the_schedule_that_one_process_makes(cluster, store, tmp_pa
             "train.batch_size=8",
             "selection.hardness.cluster_size=8",
             "selection.regions.max_pairs=200",
+            "selection.regions.cpus_per_region=1",
         ],
     )
     before = open_schedule(tmp_path / "before")

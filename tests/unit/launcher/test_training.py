@@ -13,6 +13,8 @@ from launcher.placement import (
     num_places,
     num_places_beside,
     on_nodes,
+    region_cpus,
+    to_select,
 )
 from selection.errors import ConfigError, JobError
 
@@ -139,6 +141,31 @@ def test_ranks_that_are_kept_leave_too_few_gpus_for_embedding(nodes):
     nodes[0] = node(cpus=8, gpus=5)
     del embed["selection"]["refresh"]
     check_resources(config(train, **embed))
+
+
+def test_eigenvectors_on_a_gpu_have_one_set_aside(nodes):
+    nodes += [node(cpus=8, gpus=4)]
+    on_gpu = {"selection": {"spectral": {"device": "cuda"}}}
+    assert to_select(config({}))["num_gpus"] == 0
+    assert to_select(config({}, **on_gpu))["num_gpus"] == 1
+    check_resources(config({}, **on_gpu))
+    with pytest.raises(ConfigError, match=r"spectral.device: is cuda, .* keep 4 of Ray's 4 GPUs"):
+        check_resources(config({"num_ranks": 4, "use_gpu": True}, **on_gpu))
+    on_gpu["selection"]["strategy"] = "kmeans"
+    check_resources(config({"num_ranks": 4, "use_gpu": True}, **on_gpu))
+    del on_gpu["selection"]["strategy"]
+    nodes[0] = node(cpus=8)
+    with pytest.raises(ConfigError, match=r"spectral.device: asks for 1 GPUs, but Ray has 0"):
+        check_resources(config({}, **on_gpu))
+
+
+def test_a_region_takes_as_much_of_a_node_as_it_is_given(nodes):
+    nodes += [node(8), node(6, role="select")]
+    assert region_cpus(config({})) == 8
+    few = {"selection": {"regions": {"cpus_per_region": 3}}}
+    assert region_cpus(config({}, **few)) == 3
+    many = {"selection": {"regions": {"cpus_per_region": 16}}}
+    assert region_cpus(config({}, {"selection_labels": {"role": "select"}}, **many)) == 6
 
 
 def test_without_labels_ray_chooses_the_nodes():

@@ -105,6 +105,13 @@ def test_the_command_prints_plain_values(capsys):
             r"putting regions together needs 72\.6 GB on one node",
         ),
         (
+            (
+                *("plan.num_pairs=2000000000", "selection.regions.cpus_per_region=1"),
+                *("slurm.cpus_per_node=8", "slurm.memory_per_node=80G"),
+            ),
+            r"8 regions side by side needs .*max_pairs, or raise selection\.regions\.cpus_per_region",
+        ),
+        (
             ("selection.regions.max_pairs=9000000", "slurm.memory_per_node=1G"),
             r"selection from all pairs at once needs .* on one node",
         ),
@@ -170,6 +177,29 @@ def test_more_pairs_take_more_regions_and_no_larger_nodes():
     turns = 28 / 3  # of 4 nodes
     assert took[1]["neighbors"] == pytest.approx(turns * took[0]["neighbors"], rel=0.15)
     assert "selection of one of 112 regions" in to_page(large)
+
+
+def test_nodes_that_select_several_regions_side_by_side():
+    def plan(*regions):
+        overrides = [f"selection.regions.{setting}" for setting in regions]
+        return plan_run(load_config(Path("configs/internet_scale.yaml"), overrides))
+
+    def neighbors_s(plan):
+        (stage,) = (stage for stage in plan.stages if stage.name == "neighbors")
+        return stage.seconds
+
+    whole, six, two = (plan(f"cpus_per_region={cpus}") for cpus in ("null", "16", "40"))
+    assert [one.regions_per_node for one in (whole, six, two)] == [1, 6, 2]
+    # 371 regions on 64 nodes of 96 CPUs, of which 16 have something to do
+    assert neighbors_s(whole) == pytest.approx(6 * neighbors_s(six))
+    assert neighbors_s(two) == pytest.approx(3 * neighbors_s(six))
+    assert six.selection_bytes == 6 * whole.selection_bytes
+    assert "6 regions side by side" in to_page(six)
+    assert "side by side" not in to_page(whole)
+    slow = plan("cpus_per_region=4")
+    assert neighbors_s(slow) == pytest.approx(4 * neighbors_s(six))
+    undivided = plan("max_pairs=2000000000")
+    assert undivided.regions_per_node == 1
 
 
 def test_embeddings_that_training_computed_are_read_and_not_made():
