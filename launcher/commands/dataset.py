@@ -27,6 +27,13 @@ def _add_code_search(kinds: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=positive, help="most training pairs (default: all)")
+    parser.add_argument(
+        "--roots",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="folders that hold packages (default: the standard library and what is installed)",
+    )
     add_workers(parser)
     parser.set_defaults(command=_code_search)
 
@@ -34,7 +41,7 @@ def _add_code_search(kinds: argparse._SubParsersAction) -> None:
 def _code_search(args: argparse.Namespace) -> None:
     from trainer.datasets.code_search import write_code_search
 
-    _write(args, write_code_search, args.limit)
+    _write(args, write_code_search, args.limit, args.roots)
 
 
 def _add_image_text(kinds: argparse._SubParsersAction) -> None:

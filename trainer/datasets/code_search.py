@@ -107,9 +107,9 @@ class Pair:
 def write_code_search(
     folder: Path,
     limit: int | None,
+    roots: Sequence[Path] | None,
     num_workers: int,
     progress: Progress,
-    roots: Sequence[Path] | None = None,
 ) -> dict[str, Any]:
     """Write the data set, unless `folder` holds it already.
 
@@ -117,10 +117,10 @@ def write_code_search(
         folder: the artifact to make.
         limit: training pairs at most; each of the other parts is then capped at an eighth of it, or
             2,000 pairs if that is more. None keeps all.
-        num_workers: processes that parse.
-        progress: told of files parsed and pairs written.
         roots: folders that hold packages. None: the standard library and the installed packages of
             this Python.
+        num_workers: processes that parse.
+        progress: told of files parsed and pairs written.
 
     Returns:
         The manifest: `num_pairs` and `packages` of each part, what was skipped, and the parameters.
@@ -131,6 +131,8 @@ def write_code_search(
     """
     chosen = installed_roots() if roots is None else roots
     roots = sorted({root.resolve() for root in chosen})
+    if absent := [root for root in roots if not root.is_dir()]:
+        raise ConfigError(f"--roots: {absent[0]} is no folder; give folders that hold packages")
     parameters = {"limit": limit, "roots": [str(root) for root in roots], **_constants()}
     if manifest := find_dataset(folder, parameters):
         return manifest
@@ -140,7 +142,7 @@ def write_code_search(
     parts = cap(split(pairs), limit)
     if not all(parts.values()):
         raise ConfigError(
-            f"roots: found {len(pairs)} pairs in {len({pair.package for pair in pairs})} packages of "
+            f"--roots: found {len(pairs)} pairs in {len({pair.package for pair in pairs})} packages of "
             f"{', '.join(map(str, roots))}, too few for {len(PARTS)} parts; add roots"
         )
     shards = []

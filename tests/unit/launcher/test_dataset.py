@@ -18,6 +18,19 @@ def test_a_generated_data_set_by_command(tmp_path, capsys):
     assert "made with seed = 0, expected 1" in capsys.readouterr().err
 
 
+def test_code_of_one_s_own_by_command(tmp_path, capsys):
+    doc = '"""Repeat what it is given, with some more of it at its end."""'
+    body = "    total = first + 12\n    return [total] * second + [first] * 12\n"
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/package.py").write_text(f"def repeat(first, second):\n    {doc}\n{body}")
+    arguments = ["dataset", "code-search", str(tmp_path / "d"), "--workers", "1", "--roots"]
+    assert main([*arguments, str(tmp_path / "code"), str(tmp_path / "none")]) == 2
+    assert f"--roots: {tmp_path / 'none'} is no folder; give" in capsys.readouterr().err
+    assert main([*arguments, str(tmp_path / "code")]) == 2
+    found = f"found 1 pairs in 1 packages of {tmp_path / 'code'}, too few for 4 parts; add roots"
+    assert found in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("share", ["1.5", "-0.1", "nan"])
 def test_shares_are_checked(tmp_path, share, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -50,7 +50,7 @@ def root(tmp_path):
 
 
 def write(tmp_path, *roots, name="data", limit=None, num_workers=1, progress=silent):
-    return write_code_search(tmp_path / name, limit, num_workers, progress, roots)
+    return write_code_search(tmp_path / name, limit, roots, num_workers, progress)
 
 
 def samples(folder, part):
@@ -371,7 +371,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, root):
 
 def test_too_few_packages_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"^roots: found 0 pairs in 0 packages"):
+    with pytest.raises(ConfigError, match=r"^--roots: found 0 pairs in 0 packages"):
         write(tmp_path, tmp_path / "empty")
     assert not (tmp_path / "data").exists()
 
