@@ -14,13 +14,13 @@ from typing import Any
 from launcher.config import RunConfig, differences, load_config, save_config
 from launcher.ownership import is_orphan
 from launcher.versions import versions
-from selection.artifacts import write_json
+from selection.artifacts import is_temporary, write_json
 from selection.errors import ConfigError
 from trainer.claim import read_owner
 
 VERSIONS = "versions.json"
 _LOCK, _OWNER = ".lock", ".owner.json"
-_MADE_BEFORE_CONFIG = {_LOCK, _OWNER, "index", "logs", "metrics"}
+_MADE_BEFORE_CONFIG = {_LOCK, _OWNER, "index", "encoder", "logs", "metrics"}
 
 
 class RunDir:
@@ -112,7 +112,8 @@ class RunDir:
             yield
 
     def _holds_something(self) -> bool:
-        return any(path.name not in _MADE_BEFORE_CONFIG for path in self.root.iterdir())
+        names = {path.name for path in self.root.iterdir() if not is_temporary(path)}
+        return bool(names - _MADE_BEFORE_CONFIG)
 
     def forget_embeddings(self, before_round: int, *splits: str) -> None:
         """Delete the embeddings of these splits by earlier rounds; the newest serve `coterie search` and people."""

@@ -27,7 +27,7 @@ _HASH_BLOCK_BYTES = 1 << 20
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success flush it to disk and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open(mode) as file:
             yield file
@@ -41,7 +41,7 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder beside `path`; on success it replaces `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -50,6 +50,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether it is what `atomic_file` or `atomic_folder` were filling, perhaps when their process was killed."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -71,6 +71,15 @@ def test_a_configuration_that_was_not_kept_leaves_the_folder_free(config, run_di
         pass
 
 
+def test_a_run_that_was_killed_while_its_encoder_was_prepared_goes_on(config, run_dir):
+    run_dir.root.mkdir()
+    for name in ("index", "encoder", ".encoder.7.tmp", ".owner.json.7.tmp"):
+        (run_dir.root / name).mkdir()
+    with run_dir.claimed(config):
+        run_dir.keep(config)
+    assert run_dir.config.is_file()
+
+
 def test_attempts_are_numbered(run_dir):
     assert run_dir.new_attempt().name == "attempt-001"
     second = run_dir.new_attempt()
