@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from launcher.config import apply_override, validate
-from selection.artifacts import has_manifest
+from selection.artifacts import read_manifest
 from selection.checks import check_batch_size, check_pairs, unit_rows
 from selection.config import SelectionConfig
 from selection.errors import ArtifactError, ConfigError
 from selection.progress import Progress
-from selection.schedule import Schedule
+from selection.schedule import KIND, Schedule
 from selection.select import make_schedule
 
 
@@ -44,8 +44,8 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
         apply_override(values, setting)
     config = validate(SelectionConfig, values, source="select")
     check_batch_size(request.batch_size, config, "--batch-size")
-    if request.out.exists() and not has_manifest(request.out):
-        raise ConfigError(f"--out: {request.out} exists and is no schedule; choose another folder")
+    if request.out.exists():
+        _check_replaceable(request.out)
     U = read_embeddings(request.u_file)
     V = U if request.v_file is None else read_embeddings(request.v_file)
     check_pairs(U, V, str(request.u_file), str(request.v_file))
@@ -60,6 +60,16 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
         fields={},
         progress=progress,
     )
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Only a schedule is replaced by another one."""
+    try:
+        read_manifest(folder, KIND, hashes=False)
+    except (ArtifactError, NotADirectoryError):
+        raise ConfigError(
+            f"--out: {folder} exists and is no schedule; choose another folder"
+        ) from None
 
 
 def read_embeddings(path: Path) -> Float32[np.ndarray, "n d"]:

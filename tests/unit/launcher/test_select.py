@@ -3,6 +3,7 @@ import pytest
 
 from launcher.cli import main
 from selection import select_batches
+from selection.artifacts import write_manifest
 from selection.schedule import open_schedule
 from tests.conftest import planted_pairs
 
@@ -42,6 +43,17 @@ def test_one_file_is_single_view_data_and_seeds_differ(files):
 def test_random_needs_no_graph(files):
     assert select(files, "--strategy", "random") == 0
     assert open_schedule(files / "s").manifest["strategy"] == "random"
+
+
+@pytest.mark.parametrize("kind", ["index", None])
+def test_only_a_schedule_is_replaced(files, kind, capsys):
+    (files / "s").mkdir()
+    (files / "s/keep.txt").write_text("of years")
+    if kind:
+        write_manifest(files / "s", kind, ["keep.txt"], {})
+    assert select(files) == 2
+    assert "exists and is no schedule; choose another folder" in capsys.readouterr().err
+    assert (files / "s/keep.txt").read_text() == "of years"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
