@@ -89,18 +89,29 @@ def _wait_for_owner(file: Path) -> None:
     owner = read_owner(file)
     if not owner or owner["host"] == socket.gethostname() or is_orphan(owner):
         return
-    last = file.stat().st_mtime_ns
+    last = _touched(file)
     give_up_s = time.monotonic() + _WATCH_S
     while time.monotonic() < give_up_s:
         time.sleep(TOUCH_EVERY_S / 5)
-        with suppress(FileNotFoundError):
-            if file.stat().st_mtime_ns != last:
-                raise ConfigError(
-                    f"run_dir: {file.parent} is in use by {owner['name']}; wait for it, or choose another folder"
-                )
+        touched = _touched(file)
+        if touched is None:
+            return  # it has ended meanwhile
+        if touched != last:
+            raise ConfigError(
+                f"run_dir: {file.parent} is in use by {owner['name']}; wait for it, or choose another folder"
+            )
+
+
+def _touched(file: Path) -> int | None:
+    """When it was touched last, in nanoseconds; None where it is not there."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _keep_touching(claim: Claim, stop: threading.Event) -> None:
     while not stop.wait(TOUCH_EVERY_S):
-        if read_owner(claim.file).get("token") == claim.token:
-            os.utime(claim.file)
+        with suppress(OSError):  # a shared file system that does not answer now answers later
+            if read_owner(claim.file).get("token") == claim.token:
+                os.utime(claim.file)

@@ -63,6 +63,34 @@ def test_another_machine_is_believed_when_it_touches_the_file(file):
         claim.check()
 
 
+def test_an_owner_that_ends_while_it_is_watched_leaves_the_folder(file):
+    left_behind(file, host="elsewhere")
+    thread = threading.Timer(0.1, file.unlink)
+    thread.start()
+    start = time.monotonic()
+    with owning(file) as claim:
+        claim.check()
+    assert time.monotonic() - start < 0.4
+    thread.join()
+
+
+def test_a_file_system_that_fails_once_does_not_end_the_touching(file, monkeypatch):
+    real, answers = os.utime, iter([OSError(116, "Stale file handle")])
+
+    def utime(path):
+        if error := next(answers, None):
+            raise error
+        real(path)
+
+    with owning(file):
+        os.utime(file, ns=(0, 0))
+        monkeypatch.setattr(ownership.os, "utime", utime)
+        give_up_s = time.monotonic() + 5
+        while file.stat().st_mtime_ns == 0 and time.monotonic() < give_up_s:
+            time.sleep(0.01)
+        assert file.stat().st_mtime_ns > 0
+
+
 def test_an_orphan_of_the_same_job_loses_and_takes_nothing_back(file, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "42")
     with owning(file) as old:
