@@ -34,7 +34,6 @@ _PORTS = (
 _HEAD_PORTS = ("dashboard-port", "ray-client-server-port")
 _PORT_VARIABLES = ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT")  # without an option
 _NUM_NAMED = len(_PORTS + _HEAD_PORTS + _PORT_VARIABLES)
-_HEAD_TIMEOUT_S = 300.0  # a container image may have to be fetched
 _POLL_S = 0.1
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -122,7 +121,7 @@ def serve(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         place = ["--head", f"--port={port}", "--include-dashboard=false"]
         node_ip = own_ip(args.peer)
     else:
-        _wait_for_head(args.head)
+        _wait_for_head(args.head, args.join_timeout_s)
         place, node_ip = [f"--address={args.head}"], own_ip(host)
     ports = choose_block(job_id, number, first_ephemeral_port(), listening_ports())
     folder = args.temp_dir / f"ct-{job_id}-{number}"
@@ -147,13 +146,13 @@ def _run(args: argparse.Namespace, environ: Mapping[str, str], ray: Popen) -> in
         return run.returncode
 
 
-def _wait_for_head(head: str) -> None:
-    give_up_s = time.monotonic() + _HEAD_TIMEOUT_S
+def _wait_for_head(head: str, timeout_s: float) -> None:
+    give_up_s = time.monotonic() + timeout_s
     while not answers(head):
         if time.monotonic() > give_up_s:
             raise JobError(
-                f"Ray's head {head} did not answer within {_HEAD_TIMEOUT_S:g} s; see what the head says above, or ask "
-                "whether the nodes may reach each other on all ports"
+                f"Ray's head {head} did not answer within {timeout_s:g} s; see what the head says above, ask whether the "
+                "nodes may reach each other on all ports, or raise ray.join_timeout_s"
             )
         time.sleep(_POLL_S)
 
@@ -200,6 +199,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--logs", type=Path, required=True, help="folder of the logs of all nodes")
     parser.add_argument("--temp-dir", type=Path, required=True)
     parser.add_argument("--store-bytes", type=int, required=True)
+    parser.add_argument(
+        "--join-timeout-s", type=float, required=True, help="how long the head is waited for"
+    )
     parser.add_argument("--peer", help="on the head: another node, to find the network they share")
     parser.add_argument(
         "--stop-file", type=Path, help="on the head: whoever makes it asks the run to stop"

@@ -124,7 +124,7 @@ def render(job: Job) -> str:
         head_ports=HEAD_PORTS,
         exit_stopped=EXIT_STOPPED,
         jobs=JOBS,
-        store_bytes=job.config.ray.object_store_bytes,
+        ray=job.config.ray,
         srun_words=srun_words,
         container_words=container_words,
     )

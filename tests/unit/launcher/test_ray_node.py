@@ -51,6 +51,7 @@ def test_a_token_that_is_missing_on_a_node(tmp_path, monkeypatch, capsys):
     for name, value in {"SLURMD_NODENAME": "n2", "RAY_AUTH_TOKEN_PATH": token}.items():
         monkeypatch.setenv(name, value)
     words = ["n1:32000", f"--logs={tmp_path}", "--temp-dir=/tmp", "--store-bytes=100000000"]
+    words += ["--join-timeout-s=9"]
     monkeypatch.setattr(sys, "argv", ["ray_node", *words])
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     assert ray_node.main() == 2

@@ -72,6 +72,10 @@ def test_only_what_is_asked_for_is_asked_of_slurm():
         assert f"#SBATCH {option}" in options(render(job_with(EVERYTHING)))
 
 
+def test_nodes_wait_for_each_other_as_long_as_the_run_says():
+    assert " --join-timeout-s=1800.0)\n" in render(job_with({}, "ray.join_timeout_s=1800"))
+
+
 @pytest.mark.parametrize("container", [None, "pyxis", "apptainer"])
 def test_the_script_is_clean_bash(container, tmp_path):
     image = {"runtime": container, "image": "a b.sif", "mounts": ["/data:/data"]}
