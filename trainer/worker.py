@@ -64,9 +64,6 @@ class TrainJob(Settings):
     length: RunLength
     """Of the whole run."""
 
-    schedule_timeout_s: float = Field(default=6 * 3600, gt=0)
-    """How long a rank waits for the schedule of the next round."""
-
     share_cpus: bool = False
     """Whether the ranks leave their CPUs to others while they wait, so that these must not be reserved for them."""
 
@@ -98,7 +95,7 @@ def train(job: TrainJob) -> None:
     Raises:
         ConfigError: the batch does not divide over the ranks.
         ArtifactError: a checkpoint, a schedule or the data is not what the job expects.
-        JobError: a schedule did not come, the loss is not finite, or anything else failed; the log has it.
+        JobError: the loss is not finite, or anything else failed; the log has it.
     """
     log_path = job.log_folder / f"rank-{os.environ.get('RANK', '0')}.log"
     with output_to(log_path):
@@ -131,7 +128,7 @@ def _train_rounds(job: TrainJob) -> None:
     with Session.open(job) as session:
         for round_number in range(session.position.round, job.stop_round):
             folder = schedule_folder(job.schedules_folder, round_number)
-            if not wait_for_schedule(folder, job.schedule_timeout_s, job.stop_file):
+            if not wait_for_schedule(folder, job.stop_file):
                 logger.info("stopped before round %d, as %s asks", round_number, job.stop_file)
                 return
             session.train_round(open_schedule(folder, {"batch_size": job.train.batch_size}))
@@ -140,25 +137,16 @@ def _train_rounds(job: TrainJob) -> None:
                 return
 
 
-def wait_for_schedule(folder: Path, timeout_s: float, stop: Path) -> bool:
-    """Wait until the schedule in `folder` is complete.
+def wait_for_schedule(folder: Path, stop: Path) -> bool:
+    """Wait until the schedule in `folder` is complete, however long that takes: ranks end with their launcher.
 
     Returns:
         Whether it is; not, when `stop` was made first: whoever makes that file makes no schedule any more.
-
-    Raises:
-        JobError: it was not within `timeout_s`.
     """
-    give_up_s = time.monotonic() + timeout_s
     while not has_manifest(folder):
         if stop.exists():
             return False
-        if time.monotonic() > give_up_s:
-            raise JobError(
-                f"{folder}: found no complete schedule within {timeout_s:g} s; see the log of the selection stage, "
-                f"then resume"
-            )
-        time.sleep(min(_POLL_S, timeout_s))
+        time.sleep(_POLL_S)
     return True
 
 
