@@ -7,7 +7,7 @@ from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launcher.config import RayConfig, RunConfig
-from selection.errors import ConfigError
+from selection.errors import ConfigError, JobError
 from selection.ray_tasks import Placement
 from trainer.config import TrainConfig
 
@@ -31,20 +31,43 @@ def on_this_node() -> Placement:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
 
 
-def largest_node_cpus(labels: dict[str, str], beside_ranks: bool = False) -> float:
+def largest_node_cpus(
+    labels: dict[str, str], beside_ranks: bool = False, num_gpus: int = 0
+) -> float:
     """CPUs of the node that has most: a task runs on one node, and Ray waits for ever for one that it fits on.
 
     Args:
         labels: of the nodes that count.
         beside_ranks: whether ranks are at work meanwhile, and keep theirs.
+        num_gpus: that the node must have, too.
+
+    Raises:
+        JobError: there is no such node any more.
     """
     held = _held_cpus() if beside_ranks else {}
-    return max(node.get("CPU", 0) - held.get(name, 0) for name, node in _find_nodes(labels).items())
+    nodes = _find_nodes(labels).items()
+    left = [
+        node.get("CPU", 0) - held.get(name, 0)
+        for name, node in nodes
+        if node.get("GPU", 0) >= num_gpus
+    ]
+    if not left:
+        raise JobError(
+            f"Ray: no node with the labels {labels} and {num_gpus} GPUs is left for selection; start one, and the same "
+            "command again"
+        )
+    return max(left)
+
+
+def selection_cpus(config: RunConfig) -> float:
+    """CPUs that selection has: those of a node, or what the ranks leave of it."""
+    selection, labels = config.selection, config.ray.selection_labels
+    return largest_node_cpus(labels, selection.overlaps, selection.gpus_to_select)
 
 
 def region_cpus(config: RunConfig) -> float:
-    """CPUs that a region is selected with: as many as are asked for, a whole node, or what the ranks leave of it."""
-    largest = largest_node_cpus(config.ray.selection_labels, config.selection.overlaps)
+    """CPUs that a region is selected with: as many as are asked for, at most all that selection has."""
+    largest = selection_cpus(config)
     return min(largest, config.selection.regions.cpus_per_region or largest)
 
 
@@ -131,23 +154,24 @@ def check_resources(config: RunConfig) -> None:
     train, embed = config.train, config.selection.embed
     num_ranks = train.possible_num_ranks()[-1]
     ranks = "train.num_ranks" if train.min_ranks is None else "train.min_ranks"
-    _check_amounts(
-        "ray.train_labels",
-        config.ray.train_labels,
-        [
-            (f"{ranks} x train.cpus_per_rank", "CPU", num_ranks * train.cpus_per_rank),
-            (ranks, "GPU", num_ranks * train.use_gpu),
-        ],
-    )
-    _check_amounts(
-        "ray.selection_labels",
-        config.ray.selection_labels,
-        [
-            ("selection.embed.cpus_per_worker", "CPU", embed.cpus_per_worker),
-            ("selection.embed.gpus_per_worker", "GPU", embed.gpus_per_worker),
-            ("selection.spectral.device", "GPU", config.selection.gpus_to_select),
-        ],
-    )
+    for_ranks = _named_nodes("ray.train_labels", config.ray.train_labels)
+    for_selection = _named_nodes("ray.selection_labels", config.ray.selection_labels)
+    in_all = [
+        (f"{ranks} x train.cpus_per_rank", "CPU", num_ranks * train.cpus_per_rank),
+        (ranks, "GPU", num_ranks * train.use_gpu),
+    ]
+    for field, kind, amount in in_all:
+        there = sum(node.get(kind, 0) for node in for_ranks)
+        _check_amount(field, kind, amount, there, "Ray has", config.ray.train_labels)
+    on_one_node = [
+        ("selection.embed.cpus_per_worker", "CPU", embed.cpus_per_worker),
+        ("selection.embed.gpus_per_worker", "GPU", embed.gpus_per_worker),
+        ("selection.spectral.device", "GPU", config.selection.gpus_to_select),
+    ]
+    for field, kind, amount in on_one_node:
+        most = max(node.get(kind, 0) for node in for_selection)
+        where = "the largest of Ray's nodes has"
+        _check_amount(field, kind, amount, most, where, config.ray.selection_labels)
     if train.use_gpu and config.selection.refresh.keep_ranks:
         _check_gpus_beside_ranks(config, num_ranks)
     if config.selection.overlaps:
@@ -183,19 +207,25 @@ def _check_gpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
             )
 
 
-def _check_amounts(
-    labels_field: str, labels: dict[str, str], wanted: list[tuple[str, str, float]]
+def _named_nodes(field: str, labels: dict[str, str]) -> list[dict[str, float]]:
+    """Amounts of the nodes that have these labels.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if nodes := list(_find_nodes(labels).values()):
+        return nodes
+    raise ConfigError(
+        f"{field}: no node of Ray's has {labels}; start nodes with `ray start --labels`, or change it"
+    )
+
+
+def _check_amount(
+    field: str, kind: str, amount: float, there: float, where: str, labels: dict[str, str]
 ) -> None:
-    nodes = list(_find_nodes(labels).values())
-    if not nodes:
+    if amount > there:
+        among = f" with {labels}" if labels else ""
         raise ConfigError(
-            f"{labels_field}: no node of Ray's has {labels}; start nodes with `ray start --labels`, or change it"
+            f"{field}: asks for {amount:g} {kind}s, but {where} {there:g}{among}; lower it, or use a larger cluster "
+            "(ray.address)"
         )
-    for field, kind, amount in wanted:
-        there = sum(node.get(kind, 0) for node in nodes)
-        if amount > there:
-            where = f"Ray's nodes with {labels} have" if labels else "Ray has"
-            raise ConfigError(
-                f"{field}: asks for {amount:g} {kind}s, but {where} {there:g}; "
-                f"lower it, or use a larger cluster (ray.address)"
-            )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from launcher.config import RunConfig
-from launcher.placement import largest_node_cpus, on_nodes, region_cpus, to_select
+from launcher.placement import on_nodes, region_cpus, selection_cpus, to_select
 from launcher.run_dir import append_line
 from selection.division import read_ids
 from selection.embeddings import load_contents, load_embeddings, store_blocks
@@ -63,7 +63,7 @@ def select_remotely(
         _select,
         task,
         by_regions,
-        num_cpus=0 if by_regions else largest_node_cpus(labels, selection.overlaps),
+        num_cpus=0 if by_regions else selection_cpus(task.config),
         placement=on_nodes(labels) if by_regions else to_select(task.config),
         while_waiting=while_waiting,
     )

@@ -14,6 +14,7 @@ from launcher.placement import (
     num_places_beside,
     on_nodes,
     region_cpus,
+    selection_cpus,
     to_select,
 )
 from selection.errors import ConfigError, JobError
@@ -126,7 +127,7 @@ def test_a_cluster_that_cannot_hold_the_run(nodes):
         ConfigError, match=r"ray.train_labels: no node of Ray's has .*ray start --labels"
     ):
         check_resources(config({}, {"train_labels": {"role": "trains"}}))
-    with pytest.raises(ConfigError, match=r"Ray's nodes with .*select.* have 1"):
+    with pytest.raises(ConfigError, match=r"Ray has 1 with .*select"):
         check_resources(config({}, {"train_labels": {"role": "select"}}))
 
 
@@ -155,8 +156,24 @@ def test_eigenvectors_on_a_gpu_have_one_set_aside(nodes):
     check_resources(config({"num_ranks": 4, "use_gpu": True}, **on_gpu))
     del on_gpu["selection"]["strategy"]
     nodes[0] = node(cpus=8)
-    with pytest.raises(ConfigError, match=r"spectral.device: asks for 1 GPUs, but Ray has 0"):
+    with pytest.raises(ConfigError, match=r"spectral.device: asks for 1 GPUs, .* nodes has 0"):
         check_resources(config({}, **on_gpu))
+    nodes += [node(cpus=4, gpus=1)]
+    assert selection_cpus(config({}, **on_gpu)) == 4  # of the one node that has both
+    assert selection_cpus(config({})) == 8
+
+
+def test_no_node_is_larger_than_the_largest(nodes):
+    nodes += [node(4), node(4)]
+    with pytest.raises(ConfigError, match=r"cpus_per_worker: asks for 6 CPUs, .* nodes has 4;"):
+        check_resources(config({}, selection={"embed": {"cpus_per_worker": 6}}))
+
+
+def test_the_last_node_for_selection_was_lost(nodes):
+    nodes += [node(4), node(4, alive=False, role="select")]
+    apart = config({}, {"selection_labels": {"role": "select"}})
+    with pytest.raises(JobError, match=r"no node with the labels .*select.* left for selection"):
+        selection_cpus(apart)
 
 
 def test_a_region_takes_as_much_of_a_node_as_it_is_given(nodes):
