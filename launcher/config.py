@@ -55,7 +55,7 @@ class RayConfig(Settings):
     """Address of a running cluster; null takes RAY_ADDRESS, or starts Ray on this machine."""
 
     num_cpus: int | None = Field(default=None, ge=1)
-    """CPUs of a Ray that is started here; null takes all cores."""
+    """CPUs of a Ray that is started here; null takes all cores that it may use."""
 
     object_store_bytes: int = Field(default=200_000_000, ge=80_000_000)
     """Shared memory of a Ray that is started here; embeddings travel by file, so little is needed."""

@@ -1,13 +1,13 @@
 """`coterie run`: claim the run directory, connect Ray, do the rounds, leave a folder that explains itself."""
 
 import logging
-import os
 from pathlib import Path
 
 from launcher.attempts import noting_end
 from launcher.compare import comparison, summarize, to_text
 from launcher.config import RunConfig
 from launcher.console import say
+from launcher.cpus import usable_cpus
 from launcher.ownership import owning
 from launcher.placement import check_resources
 from launcher.preparing import prepare
@@ -79,7 +79,7 @@ def _do_rounds(
     run = Run(config, run_dir, run_dir.new_attempt(), claim)
     logging.basicConfig(filename=run.logs / "driver.log", level=logging.INFO)
     with noting_end(run.logs), run.progress:
-        prepare(run, shards, num_workers=os.cpu_count() or 1)
+        prepare(run, shards, num_workers=usable_cpus())
         run_dir.keep(config)
         say(_describe_start(run))
         with ray_cluster(config.ray, run.logs):

@@ -12,6 +12,7 @@ from pathlib import Path
 import ray
 
 from launcher.config import RayConfig
+from launcher.cpus import usable_cpus
 from launcher.network import answers, is_plain
 from launcher.stopping import not_to_be_stopped
 from selection.errors import JobError
@@ -38,7 +39,7 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
         else:
             context = ray.init(
                 address="local",  # never attach to a Ray that somebody else left on this machine
-                num_cpus=config.num_cpus or os.cpu_count(),
+                num_cpus=config.num_cpus or usable_cpus(),
                 object_store_memory=config.object_store_bytes,
                 include_dashboard=False,
                 log_to_driver=False,

@@ -151,8 +151,8 @@ def _wait_for_head(head: str, timeout_s: float) -> None:
     while not answers(head):
         if time.monotonic() > give_up_s:
             raise JobError(
-                f"Ray's head {head} did not answer within {timeout_s:g} s; see what the head says above, ask whether the "
-                "nodes may reach each other on all ports, or raise ray.join_timeout_s"
+                f"Ray's head {head} did not answer within {timeout_s:g} s; see what the head says above, ask whether "
+                "the nodes may reach each other on all ports, or raise ray.join_timeout_s"
             )
         time.sleep(_POLL_S)
 

@@ -1,6 +1,5 @@
 """Ray carries the kernels of selection to other processes and machines; the kernels know nothing of it."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ POLL_S = 0.2
 """Between two looks at what a task is doing."""
 
 _TASKS_IN_FLIGHT_PER_WORKER = 2
+_MOST_THREADS = numba.get_num_threads()  # until somebody sets it: all that numba has
 
 
 def do_nothing() -> None:
@@ -107,5 +107,5 @@ def ray_map(
 
 def _with_threads(num_threads: int, function: Callable, args: tuple, kwargs: dict) -> Any:
     """Call `function` with numba limited to the CPUs that Ray granted; Ray itself sets OMP_NUM_THREADS."""
-    numba.set_num_threads(max(1, min(num_threads, os.cpu_count() or 1)))
+    numba.set_num_threads(max(1, min(num_threads, _MOST_THREADS)))
     return function(*args, **kwargs)

@@ -1,8 +1,9 @@
 """Arguments that several commands have."""
 
 import argparse
-import os
 from typing import Any
+
+from launcher.cpus import usable_cpus
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -26,8 +27,8 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=positive,
-        default=os.cpu_count() or 1,
-        help="processes (default: all cores)",
+        default=usable_cpus(),
+        help="processes (default: all cores that it may use)",
     )
 
 

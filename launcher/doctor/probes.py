@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from launcher.config import RayConfig, RunConfig
+from launcher.cpus import usable_cpus
 from launcher.doctor import judging
 from launcher.doctor.judging import Finding
 from launcher.network import answers, first_ephemeral_port, is_plain, listening_ports
@@ -47,7 +48,7 @@ def examine(config: RunConfig | None) -> list[Finding]:
         judging.judge_slurm(*_slurm()),
         judging.judge_ray_address(address, bool(address and (not is_plain(address) or answers(address)))),
         judging.judge_token(*_token()),
-        judging.judge_threads(os.environ.get("OMP_NUM_THREADS"), os.cpu_count() or 1),
+        judging.judge_threads(os.environ.get("OMP_NUM_THREADS"), usable_cpus()),
         judging.judge_disk(str(folder), shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
         judging.judge_clock(_clock_skew_s(folder)),
     ]  # fmt: skip

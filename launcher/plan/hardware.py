@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from launcher.config import RunConfig
+from launcher.cpus import usable_cpus
 from launcher.plan.config import GpuName
 from launcher.slurm_config import SlurmConfig
 
@@ -72,9 +73,7 @@ def resources(config: RunConfig) -> Resources:
         cpus = math.ceil(train.num_ranks * train.cpus_per_rank + beside)
         return Resources("ray", config.ray.num_nodes or 1, cpus, num_gpus, None)
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return Resources(
-        "this machine", 1, config.ray.num_cpus or os.cpu_count() or 1, num_gpus, memory
-    )
+    return Resources("this machine", 1, config.ray.num_cpus or usable_cpus(), num_gpus, memory)
 
 
 def memory_bytes(text: str) -> float | None:

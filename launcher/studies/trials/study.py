@@ -7,13 +7,13 @@ STUDY_DIR/results.json, table.md, curves.png, differences.png
 """
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.config import RunConfig, differences
 from launcher.console import say
+from launcher.cpus import usable_cpus
 from launcher.record import Record, read_record
 from launcher.run_dir import RunDir
 from launcher.studies.trials.arms import build_arms
@@ -173,5 +173,5 @@ def _describe(outcome: Outcome, score: str) -> str:
 def _count_pairs(study: StudyConfig, progress: Progress) -> int:
     """N of the training pairs."""
     shards = expand_shards(trial_config(study, {}).data.train, "data.train")
-    index = build_index(shards, study.study_dir / "index", progress, os.cpu_count() or 1)
+    index = build_index(shards, study.study_dir / "index", progress, usable_cpus())
     return len(index)

@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from launcher.cpus import usable_cpus
 from launcher.plan.data import count_splits
 from launcher.plan.disk import embeddings_bytes, index_bytes
 from launcher.plan.hardware import memory_bytes, resources
@@ -149,7 +150,7 @@ def test_memory_as_sbatch_reads_it(text, expected):
 def test_hardware_is_what_slurm_is_asked_for_or_this_machine(make_config, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     here = resources(make_config())
-    assert (here.where, here.num_nodes, here.cpus_per_node) == ("this machine", 1, os.cpu_count())
+    assert (here.where, here.num_nodes, here.cpus_per_node) == ("this machine", 1, usable_cpus())
     assert here.memory_per_node_bytes > GIB / 4
     slurm = {"nodes": 3, "cpus_per_node": 16, "gpus_per_node": 4, "memory_per_node": "64G"}
     asked = resources(make_config(slurm=slurm))
