@@ -87,8 +87,9 @@ def move_nodes(
     seats = _take_seats(batches)
     with thread_pool() as pool:
         for number in range(num_rounds):
-            inside = affinity_inside(affinity, seats.batch_of).mean(dtype=np.float64)
-            for step in max(inside, 0) * rising_steps(batches.shape[1], number, num_rounds):
+            inside = np.maximum(affinity_inside(affinity, seats.batch_of), 0)  # some are repelled
+            inside = inside.mean(dtype=np.float64)
+            for step in inside * rising_steps(batches.shape[1], number, num_rounds):
                 sweep(graph, seats, np.float32(step), pool)
             progress("move", number + 1, num_rounds, "rounds")
     return mended(affinity, seats.batch_of.astype(np.int64), batches.shape[1])

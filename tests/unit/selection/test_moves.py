@@ -5,6 +5,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selection import moves
 from selection.moves import SWEEPS_PER_ROUND, Graph, Seats, move_nodes, rising_steps, sweep
 from tests.unit.selection.test_spectral import blocks, random_graph
 
@@ -127,3 +128,18 @@ def test_steps_rise_within_a_round_and_begin_higher_in_the_next(batch_size):
     starts = [steps[0] for steps in rounds]
     assert starts == sorted(starts)
     assert rising_steps(batch_size, 0, 1)[0] == pytest.approx(1 / batch_size)
+
+
+def test_a_crowd_costs_something_when_some_are_repelled(monkeypatch):
+    graph = random_graph(64, 600, seed=0).astype(np.float32).tolil()
+    graph[0, 1] = graph[1, 0] = np.float32(-1e4)  # more than all others have together
+    steps, real = [], sweep
+
+    def noting(graph, seats, step, pool):
+        steps.append(step)
+        return real(graph, seats, step, pool)
+
+    monkeypatch.setattr(moves, "sweep", noting)
+    move_nodes(sp.csr_array(graph), np.arange(64).reshape(8, 8), num_rounds=2)
+    assert len(steps) == 2 * SWEEPS_PER_ROUND
+    assert min(steps) > 0
