@@ -276,9 +276,20 @@ def _make_room(room, first):
     is_first = np.zeros(len(room.batch_of), np.bool_)
     is_first[first] = True
     for node in first:
-        for batch in range(len(room.members)):
-            for slot in range(room.members.shape[1]):
-                other = room.members[batch, slot]
-                if room.batch_of[node] < 0 <= other and not is_first[other]:
-                    _take(room, other)
-                    _put(room, node if _fits(room, node, batch) else other, batch, slot)
+        if room.batch_of[node] < 0:
+            _take_a_place(room, node, is_first)
+
+
+@numba.njit(cache=True)
+def _take_a_place(room, node, is_first):
+    """Seat a node where it fits and somebody sits who is not first."""
+    for batch in range(len(room.members)):
+        for slot in range(room.members.shape[1]):
+            other = room.members[batch, slot]
+            if other < 0 or is_first[other]:
+                continue
+            _take(room, other)
+            if _fits(room, node, batch):
+                _put(room, node, batch, slot)
+                return
+            _put(room, other, batch, slot)
