@@ -44,7 +44,8 @@ def pick_examples(
         For each example its `kind`, its number `batch`, its `loss`, and its `confusions`, see `strongest_confusions`.
         Fewer than three where there are fewer batches.
     """
-    sample = np.sort(rng.permutation(len(batches))[:_SAMPLE])
+    num_sampled = min(_SAMPLE, num_affordable_batches(batches.shape[1]))
+    sample = np.sort(rng.permutation(len(batches))[:num_sampled])
     losses = batch_losses(U, V, batches[sample], temperature)
     hardest_first = np.argsort(-losses, kind="stable")
     kind_of: dict[int, str] = {}

@@ -49,16 +49,13 @@ class Forbidden:
         """`affinity` without its entries between nodes that must not meet."""
         if self.is_empty:
             return affinity
-        allowed = np.empty(affinity.nnz, np.bool_)
+        allowed, starts = np.empty(affinity.nnz, np.bool_), np.zeros_like(affinity.indptr)
         _find_allowed(
-            affinity.indptr, affinity.indices, self.contents, self.links.indptr, self.links.indices, allowed
+            affinity.indptr, affinity.indices, self.contents, self.links.indptr, self.links.indices, allowed,
+            starts[1:],
         )  # fmt: skip
-        starts = np.concatenate([[0], np.cumsum(allowed)])[affinity.indptr]
-        arrays = (
-            affinity.data[allowed],
-            affinity.indices[allowed],
-            starts.astype(affinity.indptr.dtype),
-        )
+        np.cumsum(starts, out=starts)
+        arrays = affinity.data[allowed], affinity.indices[allowed], starts
         return sp.csr_array(arrays, shape=affinity.shape)
 
     def repel(self, affinity: sp.csr_array) -> sp.csr_array:
@@ -152,8 +149,8 @@ def _judge_upper(indptr, indices, U, V, positives, margin, is_false):
 
 
 @numba.njit(parallel=True, cache=True)
-def _find_allowed(indptr, indices, contents, link_starts, link_ids, allowed):
-    """allowed[entry] = whether the two nodes of an entry may meet."""
+def _find_allowed(indptr, indices, contents, link_starts, link_ids, allowed, counts):
+    """allowed[entry] = whether the two nodes of an entry may meet; counts[k] = of how many entries of k."""
     for k in numba.prange(len(indptr) - 1):
         rivals = link_ids[link_starts[k] : link_starts[k + 1]]
         for entry in range(indptr[k], indptr[k + 1]):
@@ -161,6 +158,7 @@ def _find_allowed(indptr, indices, contents, link_starts, link_ids, allowed):
             place = np.searchsorted(rivals, l)
             is_linked = place < len(rivals) and rivals[place] == l
             allowed[entry] = not (is_linked or _share(contents[k], contents[l]))
+            counts[k] += allowed[entry]
 
 
 @numba.njit(cache=True)

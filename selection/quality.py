@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from selection.checks import NORM_TOLERANCE
 from selection.knn import Neighbors
+from selection.mending import affinity_inside
 from selection.problem import Problem
 from selection.renewal import measure_renewal
 from selection.threads import one_blas_thread
@@ -167,10 +168,9 @@ def batch_of_each(
 
 def share_inside(affinity: sp.csr_array, batch_of: Int[np.ndarray, "n"]) -> float:
     """Share of the affinity between nodes of the same batch; -1 is none."""
-    rows = np.repeat(batch_of, np.diff(affinity.indptr))
-    inside = (rows == batch_of[affinity.indices]) & (rows >= 0)
+    inside = affinity_inside(affinity, batch_of)[batch_of >= 0]
     total = affinity.data.sum(dtype=np.float64)
-    return float(affinity.data[inside].sum(dtype=np.float64) / total) if total else 0.0
+    return float(inside.sum(dtype=np.float64) / total) if total else 0.0
 
 
 def effective_rank(rows: Float32[np.ndarray, "n d"]) -> float:
