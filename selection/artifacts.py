@@ -90,13 +90,18 @@ def hash_json(value: Any) -> str:
 
 
 def write_manifest(
-    folder: Path, kind: str, files: Sequence[str], fields: Mapping[str, Any]
+    folder: Path, kind: str, files: Sequence[str], fields: Mapping[str, Any], hashes: bool = True
 ) -> None:
-    """Complete the artifact in `folder`: record size and hash of `files` together with `fields`."""
-    entries = {
-        name: {"bytes": (folder / name).stat().st_size, "hash": hash_file(folder / name)}
-        for name in files
+    """Complete the artifact in `folder`: record size and hash of `files` together with `fields`.
+
+    Without `hashes`, sizes alone: for what is too large to be read once more.
+    """
+    entries: dict[str, dict[str, Any]] = {
+        name: {"bytes": (folder / name).stat().st_size} for name in files
     }
+    if hashes:
+        for name, entry in entries.items():
+            entry["hash"] = hash_file(folder / name)
     header = {
         "kind": kind,
         "format_version": FORMAT_VERSION,
@@ -150,11 +155,11 @@ def _verify_file(path: Path, entry: Mapping[str, Any], hashes: bool) -> None:
         found = "nothing"
     elif path.stat().st_size != entry["bytes"]:
         found = f"{path.stat().st_size} bytes"
-    elif hashes and hash_file(path) != entry["hash"]:
+    elif hashes and "hash" in entry and hash_file(path) != entry["hash"]:
         found = f"contents {hash_file(path)}"
     else:
         return
+    with_hash = f" with hash {entry['hash']}" if "hash" in entry else ""
     raise ArtifactError(
-        f"{path}: found {found}, expected {entry['bytes']} bytes with hash {entry['hash']}; "
-        f"delete {path.parent} and make it again"
+        f"{path}: found {found}, expected {entry['bytes']} bytes{with_hash}; delete {path.parent} and make it again"
     )

@@ -80,8 +80,8 @@ def gather_collected(
     store.complete()
 
 
-_open_index = lru_cache(maxsize=1)(ShardIndex.open)
-"""Opening verifies every shard, which once in a process is enough."""
+_open_index = lru_cache(maxsize=1)(partial(ShardIndex.open, hashes=False))
+"""Opening looks at every shard, which once in a process is enough; whoever started it has hashed the index."""
 
 
 def _gather_shard(

@@ -105,7 +105,8 @@ class EmbeddingStore:
         }
         sizes = [self._shard_sizes[shard] for shard in shards]
         fields = {"num_pairs": self.num_pairs, "sizes": sizes, "inputs": self._inputs, **names}
-        write_manifest(self.folder, KIND, [*names["shards"], *names["contents"]], fields)
+        files = [*names["shards"], *names["contents"]]
+        write_manifest(self.folder, KIND, files, fields, hashes=False)
 
     def is_complete(self) -> bool:
         """Whether every shard and the manifest are there."""
@@ -128,7 +129,7 @@ def load_embeddings(folder: Path) -> tuple[Float32[np.ndarray, "n d"], Float32[n
     """U and V of a complete store, float32 and contiguous, as FAISS wants them: 8 * N * d bytes.
 
     Raises:
-        ArtifactError: the store is incomplete or a file was altered.
+        ArtifactError: the store is incomplete, or a file has another size than it had.
     """
     manifest = read_manifest(folder, KIND, hashes=False)
     shards = [np.load(folder / name, mmap_mode="r") for name in manifest["shards"]]
@@ -145,7 +146,7 @@ def store_blocks(folder: Path) -> list[StoreBlock]:
     """The shards of a complete store, for who does not want to hold all of them.
 
     Raises:
-        ArtifactError: the store is incomplete or a file was altered.
+        ArtifactError: the store is incomplete, or a file has another size than it had.
     """
     manifest = read_manifest(folder, KIND, hashes=False)
     lasts = np.cumsum(manifest["sizes"]).tolist()
@@ -160,7 +161,7 @@ def load_contents(folder: Path) -> UInt64[np.ndarray, "2 n"]:
     """Hashes of what both sides of all pairs of a complete store hold.
 
     Raises:
-        ArtifactError: the store is incomplete or a file was altered.
+        ArtifactError: the store is incomplete, or a file has another size than it had.
     """
     manifest = read_manifest(folder, KIND, hashes=False)
     return np.concatenate([np.load(folder / name) for name in manifest["contents"]], axis=1)

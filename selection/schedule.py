@@ -131,13 +131,20 @@ def write_schedule(
     return open_schedule(folder)
 
 
-def open_schedule(folder: Path, expected: Mapping[str, Any] | None = None) -> Schedule:
-    """Open and verify the schedule in `folder`; its arrays are mapped, not read.
+def open_schedule(
+    folder: Path, expected: Mapping[str, Any] | None = None, hashes: bool = True
+) -> Schedule:
+    """Open and verify the schedule in `folder`; its arrays are mapped.
+
+    Args:
+        folder: what `write_schedule` filled.
+        expected: fields of its manifest that must agree.
+        hashes: whether to read the arrays once to compare their hashes; sizes are always compared.
 
     Raises:
         ArtifactError: it is incomplete, altered, or a field differs from `expected`.
     """
-    manifest = read_manifest(folder, KIND, expected)
+    manifest = read_manifest(folder, KIND, expected, hashes)
     batches = np.load(folder / "batches.npy", mmap_mode="r")
     leftover = np.load(folder / "leftover.npy", mmap_mode="r")
     return Schedule(batches, leftover, manifest)

@@ -65,7 +65,8 @@ class Session:
         model = build_model(job.encoder, job.encoder_folder, job.train, job.seed).to(device)
         horizon = Horizon(job.length.total_steps(known=[]))
         engine = build_engine(model, job.train, horizon)
-        session = cls(job, engine, horizon, ShardIndex.open(job.index_folder))
+        index = ShardIndex.open(job.index_folder, hashes=False)  # the launcher has hashed it
+        session = cls(job, engine, horizon, index)
         if checkpoint := _newest_checkpoint(job):
             session._go_to(checkpoint)
         if dist.get_rank() == 0:
@@ -79,6 +80,10 @@ class Session:
             if session._log is not None:
                 session._log.close()
             engine.destroy()
+
+    def stops_here(self, wanted: bool) -> bool:
+        """Whether the ranks stop between two rounds, as one of them wants to; all have to ask."""
+        return self._stop.agreed_now(wanted)
 
     def train_round(self, schedule: Schedule) -> None:
         """Train to the end of the round that `position` is in, or to where the job is asked to stop.
