@@ -78,7 +78,7 @@ def train_round(
         The start of the next round, or where the ranks stopped.
 
     Raises:
-        JobError: the loss is not finite.
+        JobError: the loss or the gradient is not finite.
     """
     stopwatch, window = Stopwatch(), Window.open(engine.device)
     for batch in stopwatch.time(batches):
@@ -95,6 +95,7 @@ def train_round(
                 "train/grad_norm": float(step.norm),
             }
             metrics = _summary(engine, window, stopwatch.waited_s, position, plan)
+            check_finite(learned["train/grad_norm"], "train/grad_norm", position.step)
             if log is not None:
                 log.write(position.step, {**metrics, **learned})
             stopwatch.waited_s, window = 0.0, Window.open(engine.device)
@@ -148,7 +149,7 @@ def _summary(
     loss = window.loss_sum / window.num_steps
     dist.all_reduce(loss)
     mean_loss = float(loss) / dist.get_world_size()
-    check_finite(mean_loss, position.step - window.num_steps + 1, position.step)
+    check_finite(mean_loss, "train/loss", position.step, window.num_steps)
     epoch = position.round * plan.num_epochs + position.step_in_round / plan.steps_per_epoch
     optimizer = plan.config.optimizer
     samples_per_s = window.num_steps * plan.config.batch_size / window.elapsed_s()

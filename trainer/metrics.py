@@ -71,16 +71,23 @@ def cut_lines(path: Path, step: int) -> None:
             file.write(kept_text)
 
 
-def check_finite(loss: float, first_step: int, last_step: int) -> None:
-    """Stop a run whose loss is not a number; no checkpoint holds such weights.
+def check_finite(value: float, name: str, last_step: int, num_steps: int = 1) -> None:
+    """Stop a run whose loss or gradient is not a number, before a checkpoint holds what comes of it.
+
+    Args:
+        value: of the metric.
+        name: of the metric.
+        last_step: of those that it was taken over.
+        num_steps: how many they are.
 
     Raises:
         JobError: it is not.
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(value):
+        steps = f"steps {last_step - num_steps + 1} to " if num_steps > 1 else "step "
         raise JobError(
-            f"train/loss is {loss} in steps {first_step} to {last_step}, expected a finite number; resume from the "
-            f"last checkpoint with a lower train.optimizer.lr, more warmup_steps, or a higher train.min_temperature"
+            f"{name} is {value} in {steps}{last_step}, expected a finite number; resume from the last checkpoint with "
+            "a lower train.optimizer.lr, more warmup_steps, or a higher train.min_temperature"
         )
 
 

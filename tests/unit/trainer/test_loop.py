@@ -20,6 +20,8 @@ class StubEngine:
 
     device = torch.device("cpu")
 
+    norm = 0.5
+
     def __init__(self, fail_at=None):
         self.module = torch.nn.Linear(3, 3)
         self.num_steps = 0
@@ -43,7 +45,7 @@ class StubEngine:
         return False
 
     def get_global_grad_norm(self):
-        return 0.5
+        return self.norm
 
 
 class ListLog:
@@ -109,9 +111,19 @@ def test_there_is_a_checkpoint_to_select_from(plan):
 
 def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(plan):
     saved = []
-    with pytest.raises(JobError, match="steps 4 to 4"):
+    with pytest.raises(JobError, match="train/loss is nan in step 4,"):
         batches = [{"u": torch.eye(4, 3)}] * plan.num_steps
         train_round(StubEngine(fail_at=3), batches, Position(), plan, None, saved.append)
+    assert saved == []
+
+
+def test_so_does_a_gradient_that_is_not_a_number_while_the_loss_still_is_one(plan):
+    saved, engine = [], StubEngine()
+    engine.norm = float("nan")
+    with pytest.raises(JobError, match="train/grad_norm is nan in step 3,"):
+        train_round(
+            engine, [{"u": torch.eye(4, 3)}] * plan.num_steps, Position(), plan, None, saved.append
+        )
     assert saved == []
 
 

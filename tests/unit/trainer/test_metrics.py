@@ -52,11 +52,13 @@ def test_tensorboard_gets_the_scalars(tmp_path):
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_the_run(loss):
-    check_finite(3.0, 1, 20)
-    with pytest.raises(JobError, match=r"steps 21 to 40.*lr"):
-        check_finite(loss, 21, 40)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stops_the_run(value):
+    check_finite(3.0, "train/loss", 20, 20)
+    with pytest.raises(JobError, match=r"train/loss is .* in steps 21 to 40, .*lr"):
+        check_finite(value, "train/loss", 40, 20)
+    with pytest.raises(JobError, match=r"train/grad_norm is .* in step 40, "):
+        check_finite(value, "train/grad_norm", 40)
 
 
 def test_a_window_adds_up():
