@@ -40,6 +40,12 @@ class StopRequest:
         )
         return answer
 
+    def agreed_now(self, wanted: bool) -> bool:
+        """Whether any rank wants to stop between two rounds; every rank calls this and waits for the others."""
+        self._flag.fill_(self._answer() or wanted)
+        dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self._group)
+        return bool(self._flag.item())
+
     def close(self) -> None:
         """Wait for the last exchange, so that the process group can go."""
         self._answer()

@@ -128,10 +128,12 @@ def _train_rounds(job: TrainJob) -> None:
     with Session.open(job) as session:
         for round_number in range(session.position.round, job.stop_round):
             folder = schedule_folder(job.schedules_folder, round_number)
-            if not wait_for_schedule(folder, job.stop_file):
+            has_come = wait_for_schedule(folder, job.stop_file)
+            if session.stops_here(wanted=not has_come):
                 logger.info("stopped before round %d, as %s asks", round_number, job.stop_file)
                 return
-            session.train_round(open_schedule(folder, {"batch_size": job.train.batch_size}))
+            expected = {"batch_size": job.train.batch_size}
+            session.train_round(open_schedule(folder, expected, hashes=False))
             if session.position.round == round_number:
                 logger.info("stopped at %s, as %s asks", session.position, job.stop_file)
                 return

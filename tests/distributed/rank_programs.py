@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selection.errors import ArtifactError, JobError
-from trainer import loop, stopping
+from trainer import loop, stopping, worker
 from trainer.checkpoint import latest_checkpoint
 from trainer.engine import process_group
 from trainer.losses import info_nce
 from trainer.model import ContrastiveModel
-from trainer.worker import TrainJob, train
+from trainer.worker import TrainJob, schedule_folder, train
 
 BATCH_SIZE = 12
 
@@ -141,6 +141,26 @@ def train_stopped(job: str, at_steps: list[int]) -> list[int]:
         loop.seed_step = seed_step
         train(found)
     return stopped
+
+
+def train_while_one_sees_no_schedule(job: str) -> list[int]:
+    """Train a job of which one rank sees a request to stop, and no schedule of the second round, when others see it.
+
+    Returns:
+        Round and step of the newest checkpoint.
+    """
+    found, wait = TrainJob.model_validate_json(job), worker.wait_for_schedule
+    late = schedule_folder(found.schedules_folder, 1)
+
+    def wait_here(folder: Path, stop: Path) -> bool:
+        return wait(folder, stop) and not (folder == late and dist.get_rank() == 1)
+
+    worker.wait_for_schedule = wait_here
+    with process_group(use_gpu=False):
+        train(found)
+    worker.wait_for_schedule = wait
+    newest = latest_checkpoint(found.checkpoints_folder, found.config_hash)
+    return [newest.position.round, newest.position.step_in_round]
 
 
 def _asking(job: TrainJob, step: int, seed_step):

@@ -29,3 +29,10 @@ def test_one_rank_asks_and_all_stop_and_go_on_at_the_very_step(workshop, tmp_pat
     assert "stopped at Position(round=0, step_in_round=9, step=9)" in (
         (jobs["asked"].log_folder / "rank-0.log").read_text()
     )
+
+
+def test_ranks_that_see_different_files_between_rounds_stop_together(workshop, tmp_path):
+    job = workshop.job("between")
+    program = rank_programs.train_while_one_sees_no_schedule
+    stopped = run_ranks(program, 2, tmp_path / "between", job=job.model_dump_json())
+    assert stopped == [[1, 0]] * 2
