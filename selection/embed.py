@@ -15,14 +15,14 @@ import numpy as np
 import ray
 from jaxtyping import Float32
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from selection.config import EmbedConfig
 from selection.duplicates import hash_parts
 from selection.embeddings import EmbeddingStore
 from selection.errors import JobError
 from selection.progress import Progress, silent
-from selection.ray_tasks import POLL_S, Placement, do_nothing
+from selection.ray_tasks import POLL_S, Placement, do_nothing, get_result
 from selection.shards import Sample, ShardIndex
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,10 @@ class Embedder(Protocol):
 
 
 class ShardEmbedder:
-    """Embeds one shard at a time; a plain class, which Ray makes an actor."""
+    """Embeds one shard at a time; a plain class, which Ray makes an actor.
+
+    What may fail is left to `open`: Ray takes an error in a constructor for the death of the process.
+    """
 
     def __init__(
         self,
@@ -57,10 +60,19 @@ class ShardEmbedder:
         store: EmbeddingStore,
         batch_size: int,
     ) -> None:
-        self._embed = make_embedder()
-        self._index = ShardIndex.open(index_folder)
+        self._make_embedder = make_embedder
+        self._index_folder = index_folder
         self._store = store
         self._batch_size = batch_size
+
+    def open(self) -> None:
+        """Load the checkpoint and the index, which whoever started this has verified.
+
+        Raises:
+            ArtifactError: either was altered meanwhile.
+        """
+        self._embed = self._make_embedder()
+        self._index = ShardIndex.open(self._index_folder, hashes=False)
 
     def run(self, shard: int) -> int:
         """Embed a shard, write it, and return its number."""
@@ -101,6 +113,7 @@ def embed_dataset(
         while_waiting: called again and again; when it raises, the workers are ended.
 
     Raises:
+        ArtifactError: a shard or the checkpoint is not what it was.
         JobError: workers died again and again, or an embedding is not on the unit sphere.
     """
     if store.is_complete():
@@ -156,16 +169,13 @@ class _Pool:
                 if finished is not None:
                     num_left -= 1
                     yield finished
-        except RayTaskError as error:
-            ours = isinstance(error.cause, ValueError | JobError)
-            raise (error.cause if ours else error) from None
         finally:
             for worker in self._workers:
                 ray.kill(worker)
 
     def _start(self) -> None:
         self._workers.append(worker := self._start_worker())
-        self._running[worker.__ray_ready__.remote()] = (worker, None)
+        self._running[worker.open.remote()] = (worker, None)
 
     def _hand_out(self) -> None:
         while self._queue and self._idle:
@@ -181,14 +191,20 @@ class _Pool:
         (future,) = finished
         worker, shard = self._running.pop(future)
         try:
-            ray.get(future)
+            get_result(future)
         except RayActorError as error:
             self._replace(shard, error)
+            return None
+        except RayTaskError as error:
+            if shard is not None:
+                raise
+            ray.kill(worker)  # a GPU of that node may be broken: another worker may fare better
+            self._replace(None, error)
             return None
         self._idle.append(worker)
         return shard
 
-    def _replace(self, shard: int | None, error: RayActorError) -> None:
+    def _replace(self, shard: int | None, error: RayError) -> None:
         """Start another worker for one that died on `shard`; None: at its start.
 
         Raises:

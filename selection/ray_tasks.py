@@ -77,6 +77,11 @@ def result_of(future: ray.ObjectRef, while_waiting: Callable[[], None] = do_noth
     finally:
         if not finished:
             ray.cancel(future)
+    return get_result(future)
+
+
+def get_result(future: ray.ObjectRef) -> Any:
+    """What a finished task returned; an error that a user can meet is raised as the task raised it."""
     try:
         return ray.get(future)
     except RayTaskError as error:
@@ -93,13 +98,14 @@ def ray_map(
 ) -> Iterator[Any]:
     """Like `map`, in Ray workers of `num_cpus` CPUs each; results keep the order of `tasks`.
 
-    Tasks are drawn from the iterable as workers become free, so that not all of them are in memory at once.
+    Tasks are drawn from the iterable as workers become free, so that not all of them are in memory at once. Errors are
+    those of `get_result`.
     """
     remote = ray.remote(_with_threads).options(num_cpus=num_cpus, **(placement or {}))
     num_workers = max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))
     yield from in_flight(
         lambda task: remote.remote(int(num_cpus), function, (task,), {}),
-        ray.get,
+        get_result,
         tasks,
         _TASKS_IN_FLIGHT_PER_WORKER * num_workers,
     )

@@ -1,3 +1,4 @@
+import json
 import os
 import time
 from functools import partial
@@ -10,7 +11,7 @@ import ray
 from selection.config import EmbedConfig, SpectralConfig
 from selection.embed import embed_dataset
 from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
-from selection.errors import ConfigError, JobError
+from selection.errors import ArtifactError, ConfigError, JobError
 from selection.partition import partition
 from selection.ray_tasks import ray_map, run_remote
 from selection.shards import ShardIndex, build_index, expand_shards
@@ -94,6 +95,19 @@ def test_embeddings_off_the_sphere_are_our_own_error(index_folder, tmp_path):
         embed(index_folder, tmp_path / "e", partial(LengthEmbedder, off_sphere=True))
 
 
+def test_a_shard_that_was_changed_is_one_error_at_once(index_folder, tmp_path):
+    index = ShardIndex.open(index_folder)
+    store = EmbeddingStore(tmp_path / "e", np.diff(index.shard_starts).tolist(), {})
+    shard = Path(json.loads((index_folder / "manifest.json").read_text())["shards"][0]["path"])
+    times = shard.stat().st_atime_ns, shard.stat().st_mtime_ns
+    os.utime(shard, ns=(0, 0))
+    try:
+        with pytest.raises(ArtifactError, match=shard.name):
+            embed_dataset(index, index_folder, store, LengthEmbedder, EmbedConfig(num_workers=2))
+    finally:
+        os.utime(shard, ns=times)
+
+
 def test_finished_shards_are_not_made_again(index_folder, tmp_path):
     embed(index_folder, tmp_path / "e", LengthEmbedder)
     (tmp_path / "e" / "manifest.json").unlink()
@@ -172,10 +186,12 @@ def test_nor_do_workers_embed_for_nobody(index_folder, tmp_path):
     assert not is_written_to(path)
 
 
-def fail():
+def fail(*_):
     raise ConfigError("field: value, rule, next step")
 
 
 def test_errors_for_people_come_back_as_they_were():
     with pytest.raises(ConfigError, match=r"^field: value, rule, next step$"):
         run_remote(fail, num_cpus=1)
+    with pytest.raises(ConfigError, match=r"^field: value, rule, next step$"):
+        list(ray_map(fail, range(2)))
