@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from launcher.run_dir import open_run, read_lines
+from selection.artifacts import has_manifest
 from selection.embeddings import load_embeddings
 from selection.errors import ConfigError
 from selection.shards import ShardIndex
-from trainer.checkpoint import latest_checkpoint
+from trainer.checkpoint import checkpoint_folder, open_checkpoint
 from trainer.embedder import CheckpointEmbedder
 
 _PREVIEW_LINES = 6
@@ -35,14 +36,19 @@ def search(root: Path, queries: Sequence[str], top: int) -> list[list[Hit]]:
         ConfigError: `root` is no run, or has not finished a round.
     """
     run_dir, config = open_run(root)
-    checkpoint = latest_checkpoint(run_dir.checkpoints, config.hash)
     results = read_lines(run_dir.results)
-    if checkpoint is None or not results:
+    if not results:
         raise ConfigError(f"{root}: no round is finished yet; `coterie run` goes on with it")
-    last_round = max(result["round"] for result in results)
-    _, V = load_embeddings(run_dir.embeddings("heldout", last_round))
+    last = max(results, key=lambda result: result["round"])
+    folder = checkpoint_folder(run_dir.checkpoints, last["step"])
+    if not has_manifest(folder):
+        raise ConfigError(
+            f"{folder}: is gone, as training went on after the last round that was judged; search again after the next"
+        )
+    open_checkpoint(folder, config.hash, hashes=False)
+    _, V = load_embeddings(run_dir.embeddings("heldout", last["round"]))
     index = ShardIndex.open(run_dir.index("heldout"))
-    embedder = CheckpointEmbedder(config.encoder, run_dir.encoder, checkpoint.folder)
+    embedder = CheckpointEmbedder(config.encoder, run_dir.encoder, folder)  # it made V as well
     similarities = embedder.embed("u", [query.encode() for query in queries]) @ V.T
     best = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
     return [
