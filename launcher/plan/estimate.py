@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from launcher.config import RunConfig
-from launcher.expected_length import check_length
+from launcher.expected_length import check_length, expected_length
 from launcher.plan.data import Split, count_splits
 from launcher.plan.disk import Disk, disk
 from launcher.plan.hardware import Resources, regions_per_node, resources
@@ -16,7 +16,7 @@ from launcher.plan.memory import (
     selection_memory,
 )
 from launcher.plan.parts import chooses, count_parts
-from launcher.plan.work import Reads, Stage, hidden_s, reads, stages, steps_per_epoch
+from launcher.plan.work import Reads, Stage, hidden_s, reads, stages
 from launcher.slurm import check_request
 from launcher.slurm_config import SlurmConfig
 from selection.errors import ConfigError
@@ -77,11 +77,10 @@ def plan_run(config: RunConfig) -> Plan:
     selection.regions.check(selection.strategy, train.num_pairs, config.train.batch_size)
     sizes = encoder_sizes(config.encoder)
     there = resources(config)
-    epochs = config.rounds * selection.refresh.epochs_per_round
-    num_steps = config.train.num_steps or epochs * steps_per_epoch(config, train.num_pairs)
     check_length(config, train.num_pairs)
+    num_steps = expected_length(config, train.num_pairs).total_steps(known=[])
     num_parts = count_parts(config, train.num_pairs)
-    all_stages = stages(config, splits, sizes, there)
+    all_stages = stages(config, splits, sizes, there, num_steps)
     return Plan(
         config=config,
         splits=splits,

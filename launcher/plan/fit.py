@@ -72,10 +72,8 @@ def _selection_warnings(plan: Plan) -> Iterator[str]:
     ]
     if there.memory_per_node_bytes is None:
         needed = max(plan.selection_bytes, plan.joining_bytes)
-        yield (
-            f"selection needs {spell_bytes(needed)} on one node, and nobody says what a node has; set "
-            "slurm.memory_per_node"
-        )
+        step = "set slurm.memory_per_node" if there.where == "slurm" else "see that they have it"
+        yield f"selection needs {spell_bytes(needed)} on one node, and nobody says what nodes have; {step}"
     else:
         for who, needed, step in needs:
             if needed > there.memory_per_node_bytes:

@@ -70,8 +70,10 @@ def resources(config: RunConfig) -> Resources:
         memory = memory_bytes(slurm.memory_per_node) if slurm.memory_per_node else None
         return Resources("slurm", slurm.nodes, cpus, slurm.gpus_per_node or 0, memory)
     if config.ray.address or os.environ.get("RAY_ADDRESS"):
-        cpus = math.ceil(train.num_ranks * train.cpus_per_rank + beside)
-        return Resources("ray", config.ray.num_nodes or 1, cpus, num_gpus, None)
+        num_nodes = config.ray.num_nodes or 1
+        ranks_per_node = math.ceil(train.num_ranks / num_nodes)
+        cpus = math.ceil(ranks_per_node * train.cpus_per_rank + beside)
+        return Resources("ray", num_nodes, cpus, ranks_per_node * train.use_gpu, None)
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return Resources("this machine", 1, config.ray.num_cpus or usable_cpus(), num_gpus, memory)
 

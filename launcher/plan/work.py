@@ -92,21 +92,21 @@ def steps_per_epoch(config: RunConfig, num_pairs: int) -> int:
 
 
 def stages(
-    config: RunConfig, splits: Sequence[Split], sizes: Sizes, there: Resources
+    config: RunConfig, splits: Sequence[Split], sizes: Sizes, there: Resources, num_steps: int
 ) -> list[Stage]:
-    """All stages, in the order of a round; selection only where there is any."""
+    """All stages, in the order of a round; selection only where there is any. `num_steps` is of the whole run."""
     train, selection = config.train, config.selection
-    n, d = splits[0].num_pairs, config.encoder.dim
+    n = splits[0].num_pairs
     num_selected = config.rounds - 1 if chooses(config) else 0
     heldout = sum(split.num_pairs for split in splits[1:])
     embed_speed = embed_flops_per_s(config)
-    epoch_flops = _epoch_flops(config, n, sizes, d)
     ranks_speed = train.num_ranks * rank_flops_per_s(config)
     num_starts = 1 if selection.refresh.keep_ranks else config.rounds
     found = [Stage("start ranks", 0, RANK_START_S, num_starts)]
     num_epochs = config.rounds * selection.refresh.epochs_per_round
     if train.num_steps is not None:
         num_epochs = max(1, round(train.num_steps / steps_per_epoch(config, n)))
+    epoch_flops = num_steps / num_epochs * _step_flops(config, sizes)
     found.append(Stage(TRAIN_STAGE, epoch_flops, epoch_flops / ranks_speed, num_epochs))
     if num_selected:
         embed = n * sizes.forward_flops
@@ -168,10 +168,10 @@ def hidden_s(config: RunConfig, num_steps: int, stages: Sequence[Stage]) -> floa
     return hidden
 
 
-def _epoch_flops(config: RunConfig, n: int, sizes: Sizes, d: int) -> float:
+def _step_flops(config: RunConfig, sizes: Sizes) -> float:
     """Forward, and twice that backward, for the encoder and for the logits of a batch in both directions."""
-    num_pairs = steps_per_epoch(config, n) * config.train.batch_size
-    return 3 * num_pairs * (sizes.forward_flops + 4 * config.train.batch_size * d)
+    batch_size = config.train.batch_size
+    return 3 * batch_size * (sizes.forward_flops + 4 * batch_size * config.encoder.dim)
 
 
 def neighbor_flops(n: int, d: int, index: str) -> float:

@@ -140,7 +140,7 @@ def test_the_command_prints_plain_values(capsys):
             ("selection.embed.num_workers=5000", "selection.refresh.embeddings=computed"),
             "a shard goes to one worker",
         ),
-        (("slurm.nodes=2",), r"nobody says what a node has; set slurm\.memory_per_node"),
+        (("slurm.nodes=2",), r"nobody says what nodes have; set slurm\.memory_per_node"),
         (
             ("slurm.memory_per_node=1G", "train.num_ranks=2"),
             "2 ranks of a node need .* lower train.num_ranks",
@@ -177,6 +177,25 @@ def test_more_pairs_take_more_regions_and_no_larger_nodes():
     turns = 28 / 3  # of 4 nodes
     assert took[1]["neighbors"] == pytest.approx(turns * took[0]["neighbors"], rel=0.15)
     assert "selection of one of 112 regions" in to_page(large)
+
+
+def test_steps_are_those_that_a_run_takes():
+    osgd = [*DESCRIBED, "selection.strategy=osgd", "selection.hardness.cluster_size=null"]
+    plan = plan_run(load_config(Path("configs/quickstart.yaml"), osgd))
+    later = 10**6 // 64 // 1500 * 150  # the first round is random
+    assert plan.num_steps == pytest.approx(10**6 // 64 + 2 * later, rel=0.05)
+    (train,) = (stage for stage in plan.stages if stage.name == "train, one epoch")
+    whole = plan_run(load_config(Path("configs/quickstart.yaml"), DESCRIBED))
+    (of_whole,) = (stage for stage in whole.stages if stage.name == "train, one epoch")
+    share = plan.num_steps / whole.num_steps
+    assert train.times * train.flops == pytest.approx(share * of_whole.times * of_whole.flops)
+
+
+def test_ranks_are_spread_over_the_nodes_of_a_cluster():
+    overrides = [*DESCRIBED, "ray.address=head:6379", "ray.num_nodes=4", "train.use_gpu=true"]
+    overrides += ["train.num_ranks=32", "train.batch_size=1024", "train.cpus_per_rank=2"]
+    there = plan_run(load_config(Path("configs/quickstart.yaml"), overrides)).resources
+    assert (there.num_nodes, there.cpus_per_node, there.gpus_per_node) == (4, 16, 8)
 
 
 def test_nodes_that_select_several_regions_side_by_side():
