@@ -23,7 +23,7 @@ from launcher.network import HEAD_PORTS
 from launcher.run_dir import RunDir
 from launcher.stopping import EXIT_STOPPED
 from selection.artifacts import atomic_file
-from selection.errors import ConfigError
+from selection.errors import ConfigError, JobError
 
 TEMPLATES = Path(__file__).parents[1] / "slurm"
 SCRIPT, CONFIG, JOBS = "job.sbatch", "config.yaml", "jobs"
@@ -208,13 +208,19 @@ def submit(job: Job) -> Submitted:
 
 
 def _sbatch(script: Path) -> int:
-    result = subprocess.run(
-        ["sbatch", "--parsable", str(script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_SBATCH_TIMEOUT_S,
-    )
+    try:
+        result = subprocess.run(
+            ["sbatch", "--parsable", str(script)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SBATCH_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise JobError(
+            f"sbatch: no answer within {_SBATCH_TIMEOUT_S} s; before you submit again, see with `squeue --me` whether "
+            "the job is there all the same"
+        ) from None
     # The number, on some sites with the cluster's name behind it, or with a greeting in front
     number = re.search(r"^(\d+)(;.*)?$", result.stdout, re.MULTILINE)
     if result.returncode or not number:

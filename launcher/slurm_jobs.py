@@ -15,6 +15,7 @@ from selection.errors import JobError
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "SUSPENDED")
 AT_WORK = ("RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED")
 _TIMEOUT_S = 10
+_SCANCEL_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class SlurmJob:
 
     user: str = ""
     """Whose it is."""
+
+    @property
+    def submitted(self) -> float:
+        """When its script was written, in seconds since the epoch."""
+        script = self.folder / SCRIPT
+        return script.stat().st_mtime if script.is_file() else 0.0
 
     @property
     def log(self) -> Path:
@@ -88,11 +95,20 @@ def scancel(job: SlurmJob) -> None:
     """End a job.
 
     Raises:
-        JobError: SLURM refuses.
+        JobError: SLURM refuses, or does not answer.
     """
-    result = subprocess.run(
-        ["scancel", str(job.job_id)], capture_output=True, text=True, check=False, timeout=60
-    )
+    try:
+        result = subprocess.run(
+            ["scancel", str(job.job_id)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SCANCEL_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise JobError(
+            f"scancel {job.job_id}: no answer within {_SCANCEL_TIMEOUT_S} s; try again later"
+        ) from None
     if result.returncode:
         said = " ".join(result.stderr.split())
         raise JobError(f"scancel {job.job_id}: {said}; run it yourself on a login node")

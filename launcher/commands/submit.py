@@ -40,7 +40,9 @@ def _submit(args: argparse.Namespace) -> None:
     values = read_values(args.config)
     for override in args.overrides:
         apply_override(values, override)
-    values["slurm"] = {**(values.get("slurm") or {}), **_given(args)}
+    section = values.get("slurm") or {}
+    if isinstance(section, dict):  # or else `validate` says what it should be
+        values["slurm"] = {**section, **_given(args)}
     config = validate(RunConfig, values, source=str(args.config))
     job = plan_job(config)
     if args.dry_run:

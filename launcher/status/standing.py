@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from launcher.attempts import last_error
+from launcher.attempts import find_error, last_error
 from launcher.record import SELECTION_STAGES, Record
 from launcher.slurm_jobs import SlurmJob
 from launcher.status.reading import Observation, Owner, Stage
@@ -50,7 +50,7 @@ class Standing:
     """Held-out metrics after the newest finished round."""
 
     error: tuple[int, str] | None
-    """Attempt and text of the last thing that went wrong."""
+    """Attempt, 0 before the first one of a job, and text of the last thing that went wrong."""
 
     attempt: int | None
     owner: Owner | None
@@ -90,7 +90,7 @@ def find_standing(seen: Observation) -> Standing:
             else None
         ),
         retrieval=record.rounds[-1] if record and record.rounds else None,
-        error=None if is_finished else last_error(attempts),
+        error=None if is_finished else _last_error(seen),
         attempt=attempts[-1].number if attempts else None,
         owner=seen.owner,
         jobs=[job for job in seen.jobs if job.state] or seen.jobs[-1:],
@@ -99,6 +99,14 @@ def find_standing(seen: Observation) -> Standing:
             *(job.log for job in seen.jobs[-1:] if job.log.exists()),
         ],
     )
+
+
+def _last_error(seen: Observation) -> tuple[int, str] | None:
+    """Number of an attempt, 0 for a job in which the run has not begun, and what went wrong there."""
+    job = newest_without_attempt(seen)
+    if job and job.log.is_file() and (error := find_error([job.log])):
+        return 0, error
+    return last_error(seen.attempts)
 
 
 def decide_state(seen: Observation) -> tuple[str, str]:
@@ -112,9 +120,17 @@ def decide_state(seen: Observation) -> tuple[str, str]:
             return "running", f"job {job.job_id} is {job.state}, and the run has yet to begin in it"
         if job.is_waiting:
             return "queued", f"job {job.job_id} is {job.state}: {job.reason or 'no reason given'}"
-    if seen.attempts:
-        return _after_attempt(seen)
-    return _after_job(seen.jobs[-1]) if seen.jobs else ("not begun", "")
+    if job := newest_without_attempt(seen):
+        return _after_job(job)
+    return _after_attempt(seen) if seen.attempts else ("not begun", "")
+
+
+def newest_without_attempt(seen: Observation) -> SlurmJob | None:
+    """The newest job, where the run has not begun in it: there is no attempt since it was submitted."""
+    if not seen.jobs:
+        return None
+    job = seen.jobs[-1]
+    return None if seen.attempts and seen.attempts[-1].began >= job.submitted else job
 
 
 def _after_attempt(seen: Observation) -> tuple[str, str]:
@@ -132,7 +148,7 @@ def _after_attempt(seen: Observation) -> tuple[str, str]:
 
 
 def _after_job(job: SlurmJob) -> tuple[str, str]:
-    """When the run has never begun."""
+    """When the run has not begun in it."""
     if job.state == "CANCELLED":
         return "stopped", f"job {job.job_id} is CANCELLED"
     if job.state:

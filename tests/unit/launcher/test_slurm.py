@@ -10,11 +10,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launcher import slurm
 from launcher.cli import main
 from launcher.config import RunConfig, load_config, validate
 from launcher.slurm import Job, check_request, plan_job, render, submit
 from launcher.slurm_config import SlurmConfig
-from selection.errors import ConfigError
+from selection.errors import ConfigError, JobError
 from tests.readme import examples_in
 
 SHELLCHECK = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or "shellcheck"
@@ -220,6 +221,23 @@ def test_a_submission_is_frozen_in_the_run_directory(said, tmp_path, monkeypatch
         assert (submitted.job_id, submitted.log) == (42, folder / "slurm-42.out")
         assert load_config(folder / "config.yaml") == config
         assert "#SBATCH --nodes=2" in (folder / "job.sbatch").read_text()
+
+
+def test_sbatch_does_not_answer(tmp_path, monkeypatch):
+    fake_sbatch(tmp_path, "exec sleep 60")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(slurm, "_SBATCH_TIMEOUT_S", 0.2)
+    job = plan_job(config_with({}, f"run_dir={tmp_path}/run"))
+    with pytest.raises(JobError, match=r"no answer within 0.2 s; before .* `squeue --me`"):
+        submit(job)
+    assert (job.folder / "job.sbatch").is_file()  # the job may be there and need it
+
+
+def test_a_section_that_is_none(tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text("run_dir: r\ndata: {train: t, heldout: h}\nslurm: 5\n")
+    assert main(["submit", str(path), "--nodes", "2", "--dry-run"]) == 2
+    assert "slurm" in capsys.readouterr().err
 
 
 def test_sbatch_refuses(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from launcher.cli import main
 from launcher.ownership import describe_self
 from launcher.run_dir import RunDir
-from launcher.slurm import CONFIG, JOBS
+from launcher.slurm import CONFIG, JOBS, SCRIPT
 from launcher.slurm_jobs import SlurmJob, read_jobs
 from launcher.status.reading import observe
 from launcher.status.standing import decide_state, find_standing, remaining_s, seconds_per_step
@@ -204,6 +204,25 @@ def test_a_job_speaks_for_a_run_that_has_not_begun(tmp_path, monkeypatch, job_st
     (seen,) = observe([tmp_path])
     assert decide_state(seen)[0] == state
     assert "7" in to_lines(find_standing(seen))
+
+
+def test_a_job_that_failed_before_the_run_went_on_in_it(make_run, monkeypatch):
+    root = make_run(num_finished=1)
+    end(root, "stopped")
+    folder = submitted(root, 7)
+    (folder / SCRIPT).touch()
+    os.utime(folder / SCRIPT, (time.time() + 60, time.time() + 60))
+    (folder / "slurm-7.out").write_text("coterie: slurm.setup: no such module; ask for another\n")
+    monkeypatch.setattr(
+        "launcher.status.reading.ask_slurm",
+        lambda jobs: [SlurmJob(7, folder, "FAILED")] if jobs else [],
+    )
+    found = standing(root)
+    assert (found.state, found.why) == ("failed", "job 7 is FAILED before the run began")
+    assert found.error == (0, "slurm.setup: no such module; ask for another")
+    assert "last error  slurm.setup: no such module" in to_lines(found)
+    os.utime(folder / SCRIPT, (1, 1))  # the attempt is the newer one
+    assert standing(root).state == "stopped"
 
 
 def test_no_slurm_is_no_error(tmp_path, monkeypatch):
