@@ -23,6 +23,7 @@ _STOP_FILE = "stop"  # as slurm/job.sbatch.j2 calls it
 _SAVE_S = 120.0
 _END_S = 20.0
 _POLL_S = 0.2
+_ASK_SLURM_S = 2.0  # sites count how often somebody asks
 
 
 def cancel(root: Path, at_once: bool = False) -> list[str]:
@@ -41,11 +42,13 @@ def cancel(root: Path, at_once: bool = False) -> list[str]:
     """
     (seen,) = observe([root])
     active = [job for job in seen.jobs if job.is_waiting or job.is_at_work]
+    save_s = max(_SAVE_S, seen.record.config.slurm.stop_before_end_s) if seen.record else _SAVE_S
     # those that wait first, or one of them starts when the one at work is over
-    done = [_cancel_job(job, at_once) for job in sorted(active, key=lambda job: job.is_at_work)]
+    waiting_first = sorted(active, key=lambda job: job.is_at_work)
+    done = [_cancel_job(job, at_once, save_s) for job in waiting_first]
     owner_job = seen.owner.job if seen.owner else ""
     if seen.owner and seen.owner.is_alive and owner_job not in {str(job.job_id) for job in active}:
-        done.append(_cancel_process(seen, at_once))
+        done.append(_cancel_process(seen, at_once, save_s))
     if not done:
         raise ConfigError(f"{root}: {_why_nothing(seen)}")
     return done
@@ -62,7 +65,7 @@ def _why_nothing(seen: Observation) -> str:
     return f"nothing to cancel, it is {state}{f' ({why})' if why else ''}"
 
 
-def _cancel_job(job: SlurmJob, at_once: bool) -> str:
+def _cancel_job(job: SlurmJob, at_once: bool, save_s: float) -> str:
     if at_once or job.is_waiting or not job.attempts:
         scancel(job)
         return f"job {job.job_id}: was {job.state}, cancelled"
@@ -71,11 +74,11 @@ def _cancel_job(job: SlurmJob, at_once: bool) -> str:
     except PermissionError:
         raise ConfigError(f"job {job.job_id}: belongs to {job.user}; ask them to stop it") from None
     name = f"job {job.job_id}"
-    _wait(lambda: not ask_slurm([job])[0].is_at_work, _SAVE_S, name)
+    _wait(lambda: not ask_slurm([job])[0].is_at_work, save_s, name, _ASK_SLURM_S)
     return f"{name}: has saved and stopped; the same `coterie submit` goes on from there"
 
 
-def _cancel_process(seen: Observation, at_once: bool) -> str:
+def _cancel_process(seen: Observation, at_once: bool, save_s: float) -> str:
     owner = read_owner(seen.dir.owner)
     process = find_process(owner)
     if process is None:
@@ -86,7 +89,7 @@ def _cancel_process(seen: Observation, at_once: bool) -> str:
     except psutil.AccessDenied:
         raise ConfigError(f"{name}: belongs to {process.username()}; ask them to stop it") from None
     if not at_once:
-        _wait(lambda: find_process(owner) is None, _SAVE_S, name)
+        _wait(lambda: find_process(owner) is None, save_s, name)
         return f"{name}: has stopped; the same command goes on from there"
     try:
         _wait(lambda: find_process(owner) is None, _END_S, name)
@@ -104,7 +107,9 @@ def _out_of_reach(run_dir: RunDir, owner: dict[str, str]) -> str:
     )
 
 
-def _wait(condition: Callable[[], bool], timeout_s: float, name: str) -> None:
+def _wait(
+    condition: Callable[[], bool], timeout_s: float, name: str, poll_s: float = _POLL_S
+) -> None:
     give_up_s = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > give_up_s:
@@ -112,4 +117,4 @@ def _wait(condition: Callable[[], bool], timeout_s: float, name: str) -> None:
                 f"{name}: was asked to stop, and has not within {timeout_s:g} s; `coterie logs` shows what it does, "
                 "--now ends it"
             )
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)
