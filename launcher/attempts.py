@@ -14,7 +14,7 @@ from selection.artifacts import write_json
 from selection.errors import ArtifactError, ConfigError, JobError
 
 _END = "end.json"
-_TAIL_BYTES = 64 * 1024
+_END_BYTES = 64 * 1024
 _ERROR = re.compile(
     r"^(?:coterie: (?!stopped|interrupted)(?P<ours>.+)"
     r"|\d{4}-\d\d-\d\d \S+ (?:ERROR|CRITICAL) \S+: (?P<logged>.+)"
@@ -101,17 +101,18 @@ def last_error(attempts: list[Attempt]) -> tuple[int, str] | None:
 def find_error(logs: list[Path]) -> str | None:
     """The last line that says what went wrong, of the first of some logs that has one."""
     for path in logs:
-        for line in reversed(read_tail(path, _TAIL_BYTES).splitlines()):
+        end, _ = read_end(path, _END_BYTES)
+        for line in reversed(end.decode(errors="replace").splitlines()):
             if found := _ERROR.match(line):
                 return next(text for text in found.groups() if text)
     return None
 
 
-def read_tail(path: Path, num_bytes: int) -> str:
-    """The end of a text file, from the beginning of a line on."""
+def read_end(path: Path, num_bytes: int) -> tuple[bytes, int]:
+    """The end of a file, from the beginning of a line on, and the place in the file behind it."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - num_bytes))
         if size > num_bytes:
             file.readline()
-        return file.read().decode(errors="replace")
+        return file.read(), file.tell()

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from launcher.attempts import Attempt, find_error, last_error, read_attempts
+from launcher.attempts import Attempt, find_error, last_error, read_attempts, read_end
 from launcher.run_dir import RunDir
 from launcher.slurm_jobs import read_jobs
 from selection.errors import ConfigError
 
 _POLL_S = 0.5
+_LINE_BYTES = 2000  # more than nearly every line has
 
 
 class LogFiles:
@@ -29,10 +30,13 @@ class LogFiles:
     def show_ends(self, num_lines: int) -> None:
         """Print the last lines of each file."""
         for path in self._find():
-            data = path.read_bytes()
+            data, end = read_end(path, max(1, num_lines) * _LINE_BYTES)
+            if path.suffix == ".jsonl":  # half a line says nothing yet
+                whole = data[: data.rfind(b"\n") + 1]
+                data, end = whole, end - len(data) + len(whole)
             lines = _spell(path, data)
             self._print(path, lines[max(0, len(lines) - num_lines) :])
-            self._shown[path] = len(data)
+            self._shown[path] = end
 
     def show_more(self) -> None:
         """Print the whole lines that were written since."""

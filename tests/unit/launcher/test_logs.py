@@ -7,6 +7,7 @@ import time
 import pytest
 
 from launcher.cli import main
+from launcher.logs import show_logs
 from launcher.run_dir import RunDir
 
 EVENT = {"stage": "cluster", "done": 1200, "total": 4000, "unit": "pairs", "time": 1.0}
@@ -44,6 +45,23 @@ def test_the_error_comes_first_then_the_newest_attempt(run, capsys):
     assert "attempt 1 rank" not in text
     assert "cluster: 1,200 of 4,000 pairs" in text
     assert text.count("==> ") == 4
+
+
+def test_half_a_line_of_progress_is_shown_when_it_is_whole(run, capsys):
+    path = run / "logs/attempt-002/select.jsonl"
+    text = json.dumps(EVENT)
+    path.write_text(text + "\n" + text[:20])
+    logs = show_logs(run, None, None, 5)
+    assert capsys.readouterr().out.count("cluster: 1,200") == 1
+    path.write_text(text + "\n" + text + "\n")
+    logs.show_more()
+    assert capsys.readouterr().out.count("cluster: 1,200") == 1
+
+
+def test_the_end_of_a_large_log(run, capsys):
+    path = run / "logs/attempt-002/rank-0.log"
+    path.write_text("".join(f"line {n}\n" for n in range(200_000)))
+    assert "line 199998\nline 199999\n" in shown(capsys, run, "--rank", 0, "-n", 2)
 
 
 def test_one_rank_of_one_attempt(run, capsys):
