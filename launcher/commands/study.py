@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from launcher.studies.trials.config import StudyConfig
 
 
+_MOST_SEEDS = 1000
+
+
 def add(commands: argparse._SubParsersAction) -> None:
     """Make the parser, with one sub-command per kind of study."""
     study = commands.add_parser(
@@ -171,6 +174,8 @@ def _words(text: str) -> list[str]:
 def _seeds(text: str) -> list[int]:
     """`0..4`, both ends included, or `0,1,7`."""
     first, dots, last = text.partition("..")
+    if dots and int(last) - int(first) >= _MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} are more than {_MOST_SEEDS} seeds")
     seeds = list(range(int(first), int(last) + 1)) if dots else list(map(int, text.split(",")))
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"{text} names no seed, one twice, or one below 0")

@@ -18,6 +18,13 @@ Overrides = dict[str, Any]
 """Values by dotted key, such as `selection.hardness.cluster_size: 8`."""
 
 
+Metric = Literal[
+    "u_to_v/mrr", "u_to_v/recall_at_1", "u_to_v/recall_at_5", "u_to_v/recall_at_10",
+    "v_to_u/mrr", "v_to_u/recall_at_1", "v_to_u/recall_at_5", "v_to_u/recall_at_10",
+]  # fmt: skip
+"""As `trainer.evaluate.retrieval_metrics` names them."""
+
+
 class StudyConfig(Settings):
     """Arms, all trained from the same configuration with the same seeds."""
 
@@ -50,7 +57,7 @@ class StudyConfig(Settings):
     split: Literal["heldout", "validation"] = "heldout"
     """Where arms are compared. Settings are chosen on `validation`; `heldout` is for what was chosen."""
 
-    metric: str = "u_to_v/mrr"
+    metric: Metric = "u_to_v/mrr"
     """Score of `metrics/rounds.jsonl`."""
 
     trials_at_once: int = Field(default=1, ge=1)

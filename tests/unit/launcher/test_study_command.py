@@ -14,7 +14,7 @@ def test_seeds(text, seeds):
     assert _seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["4..0", "1,1", "-1,2"])
+@pytest.mark.parametrize("text", ["4..0", "1,1", "-1,2", "0..99999999"])
 def test_wrong_seeds(text):
     with pytest.raises(argparse.ArgumentTypeError):
         _seeds(text)

@@ -1,11 +1,17 @@
+from typing import get_args
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.studies.trials.arms import build_arms
+from launcher.studies.trials.config import Metric
 from launcher.studies.trials.plan import run_length, seconds_trials, steps_trials
 from launcher.studies.trials.prices import Prices
+from selection.errors import ConfigError
 from tests.unit.launcher.studies.trials.conftest import NUM_PAIRS, STEPS_PER_EPOCH
+from trainer.evaluate import retrieval_metrics
 
 counts = st.integers(1, 50)
 
@@ -86,3 +92,10 @@ def test_trials_share_everything_but_selection(make_study):
         {k: v for k, v in trial.config.identity().items() if k not in own} for trial in trials
     ]
     assert shared[0] == shared[1]
+
+
+def test_scores_are_those_that_are_measured(make_study):
+    rows = np.eye(4, dtype=np.float32)
+    assert set(get_args(Metric)) == set(retrieval_metrics(rows, rows))
+    with pytest.raises(ConfigError, match="metric"):
+        make_study(metric="u_to_v/mr")
