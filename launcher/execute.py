@@ -35,7 +35,7 @@ A run of Coterie: {strategy} batches of {batch_size}, {num_rounds} rounds. `cote
 | `schedules/round-*/` | `batches.npy`, pair ids by batch; `manifest.json` says how they came about |
 | `checkpoints/step-*/` | DeepSpeed's state, and `model.pt`, the weights alone |
 | `embeddings/` | the newest U and V, a file per shard |
-| `metrics/train.jsonl` | loss, temperature, speed by step; `metrics/tensorboard` shows the same |
+| `metrics/train.jsonl` | loss, temperature, speed by step; `tensorboard --logdir metrics` shows the same |
 | `metrics/rounds.jsonl` | held-out retrieval by round |
 | `metrics/stages.jsonl` | seconds of every stage of every attempt |
 | `metrics/examples.jsonl` | batches to look at: ids and similarities |

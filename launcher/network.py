@@ -67,9 +67,18 @@ def own_ip(other: str) -> str:
     """The address of this machine on the network on which it reaches `other`; nothing is sent.
 
     A node may have several networks, and its own name often stands for 127.0.1.1 in its /etc/hosts.
+
+    Raises:
+        JobError: there is no way to it.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((other, 9))
+        try:
+            probe.connect((other, 9))
+        except OSError as error:
+            raise JobError(
+                f"{other}: cannot be reached from {socket.gethostname()} ({error}); ask whether nodes know each other "
+                "by name"
+            ) from None
         return probe.getsockname()[0]
 
 

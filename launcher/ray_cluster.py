@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError
 
 from launcher.config import RayConfig
 from launcher.cpus import usable_cpus
 from launcher.network import answers, is_plain
 from launcher.stopping import not_to_be_stopped
-from selection.errors import JobError
+from selection.errors import ConfigError, JobError
 
 _LOG_SUFFIXES = {".log", ".out", ".err"}
 _ANSWER_TIMEOUT_S = 10.0
@@ -28,9 +29,15 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
     """Connect to Ray for the time of a run; what Ray says goes to `log_folder`, not to the screen.
 
     Raises:
+        ConfigError: the address is none of a cluster.
         JobError: the cluster cannot be reached or started.
     """
     address = config.address or os.environ.get("RAY_ADDRESS")
+    if address and "://" in address:
+        raise ConfigError(
+            f"ray.address: {address} is not the address of the cluster itself; give host:6379, or hand the command to "
+            "`ray job submit`"
+        )
     _prepare_environment()
     try:
         if address:
@@ -45,7 +52,7 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         where = f"at {address}" if address else "on this machine"
         raise JobError(f"Ray {where} cannot be used: {' '.join(str(error).split())}") from error
     session = Path(context.address_info["session_dir"])  # pyright: ignore[reportAttributeAccessIssue]

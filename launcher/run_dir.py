@@ -72,13 +72,18 @@ class RunDir:
         It becomes a run of `config` with `keep`, so that a configuration which does not fit its data leaves it free.
 
         Raises:
-            ConfigError: it is in use, belongs to another configuration, or is no run at all.
+            ConfigError: it is in use, belongs to another configuration, is no run at all, or cannot be made.
         """
         if not self.config.is_file() and self.root.is_dir() and self._holds_something():
             raise ConfigError(
                 f"run_dir: {self.root} is not empty and holds no config.yaml; choose another folder"
             )
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"run_dir: {self.root}: {error.strerror}; choose another folder"
+            ) from None
         with self._locked():
             if self.config.is_file() and (changed := differences(load_config(self.config), config)):
                 raise ConfigError(

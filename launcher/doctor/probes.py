@@ -19,6 +19,7 @@ from launcher.doctor.judging import Finding
 from launcher.network import answers, first_ephemeral_port, is_plain, listening_ports
 
 _TIMEOUT_S = 3
+_DRIVER_TIMEOUT_S = 30  # a driver that was unloaded comes back slowly, GPU by GPU
 _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu11")
 _SLURM = ("sbatch", "squeue", "sinfo")
 
@@ -73,9 +74,10 @@ def _torch_cuda() -> str | None:
 
 def _driver() -> tuple[str | None, list[str]]:
     """The newest CUDA that the driver serves, and the names of the GPUs."""
-    said = _output("nvidia-smi")[0]
+    said = _output("nvidia-smi", timeout_s=_DRIVER_TIMEOUT_S)[0]
     found = re.search(r"CUDA Version: ([\d.]+)", said or "")
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")[0] if said else None
+    query = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    names = _output(*query, timeout_s=_DRIVER_TIMEOUT_S)[0] if said else None
     return (found[1] if found else None), (names or "").splitlines()
 
 
@@ -106,14 +108,14 @@ def _clock_skew_s(folder: Path) -> float | None:
         return None
 
 
-def _output(*command: str) -> tuple[str | None, str]:
+def _output(*command: str, timeout_s: float = _TIMEOUT_S) -> tuple[str | None, str]:
     """What a command printed, None where it is not there, fails or hangs; and its message."""
     if not shutil.which(command[0]):
         return None, "not found"
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
         )
     except subprocess.TimeoutExpired:
-        return None, f"no answer within {_TIMEOUT_S} s"
+        return None, f"no answer within {timeout_s:g} s"
     return (None if result.returncode else result.stdout), " ".join(result.stderr.split())

@@ -53,4 +53,6 @@ def test_who_listens_here():
 
 def test_own_ip_is_on_the_network_of_the_other():
     assert own_ip("127.0.0.1") == "127.0.0.1"
+    with pytest.raises(JobError, match=r"no-such-host.invalid: cannot be reached from "):
+        own_ip("no-such-host.invalid")
     assert 1024 < first_ephemeral_port() < 65536

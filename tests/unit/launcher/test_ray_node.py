@@ -98,6 +98,15 @@ def test_an_address_at_which_nobody_listens_is_said_at_once(tmp_path, monkeypatc
         pass
 
 
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265"])
+def test_an_address_that_is_not_that_of_the_cluster(address, tmp_path):
+    with (
+        pytest.raises(ConfigError, match=f"{address} is not the address of the cluster itself"),
+        ray_cluster.ray_cluster(RayConfig(address=address), tmp_path),
+    ):
+        pass
+
+
 def test_nodes_that_do_not_join(monkeypatch):
     nodes = [{"Alive": True, "NodeManagerHostname": "n1"}, {"Alive": False}]
     monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: nodes)

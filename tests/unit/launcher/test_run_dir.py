@@ -41,6 +41,12 @@ def test_a_folder_of_something_else_is_left_alone(config, run_dir):
     assert [path.name for path in run_dir.root.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_that_cannot_be_made(config, run_dir):
+    run_dir.root.write_text("a file")
+    with pytest.raises(ConfigError, match="File exists; choose another"), run_dir.claimed(config):
+        pass
+
+
 def test_locked_against_another_process(config, run_dir):
     attempt = (
         "import sys; from pathlib import Path; from launcher.run_dir import RunDir, open_run\n"
