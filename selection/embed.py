@@ -8,12 +8,14 @@ row order and costs no copy through the object store.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import ray
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt64
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
@@ -24,6 +26,7 @@ from selection.errors import JobError
 from selection.progress import Progress, silent
 from selection.ray_tasks import POLL_S, Placement, do_nothing, get_result
 from selection.shards import Sample, ShardIndex
+from selection.threads import in_flight
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +43,14 @@ class Embedder(Protocol):
 
     parts: tuple[str, str]
 
-    def __call__(
-        self, samples: Sequence[Sample]
+    def collate(self, samples: Sequence[Sample]) -> Any:
+        """What can be done without the model: decode pictures, tokenize texts; several threads do it at once."""
+        ...
+
+    def embed_batch(
+        self, batch: Any
     ) -> tuple[Float32[np.ndarray, "b d"], Float32[np.ndarray, "b d"]]:
-        """Rows of u and v on the unit sphere, in the order of `samples`."""
+        """Rows of u and v on the unit sphere, in the order of the samples that were collated."""
         ...
 
 
@@ -59,11 +66,13 @@ class ShardEmbedder:
         index_folder: Path,
         store: EmbeddingStore,
         batch_size: int,
+        num_threads: int,
     ) -> None:
         self._make_embedder = make_embedder
         self._index_folder = index_folder
         self._store = store
         self._batch_size = batch_size
+        self._num_threads = num_threads
 
     def open(self) -> None:
         """Load the checkpoint and the index, which whoever started this has verified.
@@ -71,21 +80,37 @@ class ShardEmbedder:
         Raises:
             ArtifactError: either was altered meanwhile.
         """
-        self._embed = self._make_embedder()
+        self._embedder = self._make_embedder()
         self._index = ShardIndex.open(self._index_folder, hashes=False)
 
     def run(self, shard: int) -> int:
-        """Embed a shard, write it, and return its number."""
+        """Embed a shard, write it, and return its number.
+
+        While the model, on a GPU perhaps, embeds a batch, threads decode the next ones.
+        """
         start, stop = self._index.shard_starts[shard : shard + 2]
-        blocks = []
-        for first in range(start, stop, self._batch_size):
-            samples = self._index.read(np.arange(first, min(first + self._batch_size, stop)))
-            blocks.append((*self._embed(samples), hash_parts(samples, self._embed.parts)))
-        U, V, contents = zip(*blocks, strict=True)
+        ids = (
+            np.arange(first, min(first + self._batch_size, stop))
+            for first in range(start, stop, self._batch_size)
+        )
+        rows = []
+        with ThreadPoolExecutor(self._num_threads) as pool:
+            prepared = in_flight(
+                partial(pool.submit, self._prepare),
+                Future.result,
+                map(self._index.read, ids),
+                2 * self._num_threads,
+            )
+            for batch, contents in prepared:
+                rows.append((*self._embedder.embed_batch(batch), contents))
+        U, V, contents = zip(*rows, strict=True)
         self._store.write_shard(
             shard, np.concatenate(U), np.concatenate(V), np.concatenate(contents, axis=1)
         )
         return shard
+
+    def _prepare(self, samples: Sequence[Sample]) -> tuple[Any, UInt64[np.ndarray, "2 b"]]:
+        return self._embedder.collate(samples), hash_parts(samples, self._embedder.parts)
 
 
 def embed_dataset(
@@ -124,7 +149,8 @@ def embed_dataset(
     def start_worker() -> ActorHandle:
         options = {"num_cpus": config.cpus_per_worker, "num_gpus": config.gpus_per_worker}
         worker: Any = ray.remote(ShardEmbedder).options(**options, **(placement or {}))
-        return worker.remote(make_embedder, index_folder, store, config.batch_size)
+        num_threads = max(1, int(config.cpus_per_worker))
+        return worker.remote(make_embedder, index_folder, store, config.batch_size, num_threads)
 
     done = store.num_pairs - int(sizes[missing].sum())
     progress(stage, done, store.num_pairs)

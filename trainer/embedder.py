@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from selection.shards import Sample
 from trainer.checkpoint import load_weights
 from trainer.config import EncoderConfig
-from trainer.encoders import PairReader, Side, build_encoder
+from trainer.encoders import Batch, Side, build_encoder
 from trainer.encoders.tokenizer import limit_threads
 
 _PREFIX = "encoder."
@@ -65,16 +65,19 @@ class CheckpointEmbedder:
             torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
         )
 
-    @torch.inference_mode()
-    def __call__(
-        self, samples: Sequence[Sample]
-    ) -> tuple[Float32[np.ndarray, "b d"], Float32[np.ndarray, "b d"]]:
-        """Embed samples: rows of u and v on the unit sphere, in the order given.
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Read texts and pictures, on a CPU; any thread may do it.
 
         Raises:
-            ArtifactError: a sample lacks a part.
+            ArtifactError: a sample lacks a part, or a part cannot be read.
         """
-        batch = self.encoder.collate(samples)
+        return self.encoder.collate(samples)
+
+    @torch.inference_mode()
+    def embed_batch(
+        self, batch: Batch
+    ) -> tuple[Float32[np.ndarray, "b d"], Float32[np.ndarray, "b d"]]:
+        """Rows of u and v on the unit sphere, in the order of the samples."""
         with self._precision:
             u, v = self.encoder({side: inputs.to(self._device) for side, inputs in batch.items()})
         return u.cpu().numpy(), v.cpu().numpy()
@@ -85,12 +88,3 @@ class CheckpointEmbedder:
         inputs = self.encoder.to_inputs(side, parts).to(self._device)
         with self._precision:
             return self.encoder.embed(side, inputs).cpu().numpy()
-
-    def embed_all(
-        self, pairs: PairReader, batch_size: int = 256
-    ) -> tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "n d"]]:
-        """Embed a whole data set in this process, in the order of its ids; for sets that fit into memory."""
-        starts = range(0, len(pairs), batch_size)
-        ids = (np.arange(start, min(start + batch_size, len(pairs))) for start in starts)
-        U, V = zip(*(self(pairs.read(block)) for block in ids), strict=True)
-        return np.concatenate(U), np.concatenate(V)

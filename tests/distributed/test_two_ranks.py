@@ -294,7 +294,7 @@ def test_an_embedding_worker_reads_every_stage(runs, reference, workshop, stage)
     newest = complete_checkpoints(jobs[f"stage-{stage}"].checkpoints_folder)[-1]
     embedder = CheckpointEmbedder(workshop.encoder_config, workshop.encoder_folder, newest)
     samples = workshop.index.read(np.arange(20))
-    U, V = embedder(samples)
+    U, V = embedder.embed_batch(embedder.collate(samples))
     with torch.no_grad():
         u, v = model.encoder(model.encoder.collate(samples))
     np.testing.assert_allclose(U, u, atol=2e-3)

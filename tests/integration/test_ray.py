@@ -37,11 +37,13 @@ class LengthEmbedder:
         self._crash_file = crash_file
         self._scale = 2 if off_sphere else 1
 
-    def __call__(self, samples):
+    def collate(self, samples):
+        return np.array([int(sample["__key__"]) for sample in samples])
+
+    def embed_batch(self, numbers):
         if self._crash_file and not self._crash_file.exists():
             self._crash_file.touch()
             os._exit(1)
-        numbers = np.array([int(sample["__key__"]) for sample in samples])
         angles = np.stack([np.cos(numbers), np.sin(numbers)], axis=1)
         return unit_rows(angles) * self._scale, unit_rows(-angles) * self._scale
 
@@ -163,7 +165,7 @@ class SlowEmbedder(LengthEmbedder):
         super().__init__()
         self._path = path
 
-    def __call__(self, samples):
+    def embed_batch(self, numbers):
         write_for_ever(self._path)
 
 

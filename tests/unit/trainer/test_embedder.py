@@ -25,9 +25,13 @@ def checkpoint(model, tmp_path):
     return tmp_path
 
 
+def embed(embedder, samples):
+    return embedder.embed_batch(embedder.collate(samples))
+
+
 def test_it_embeds_as_the_model_does(model, checkpoint, encoder_config, encoder_folder, pairs):
     embedder = CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)
-    U, V = embedder(pairs.samples[:7])
+    U, V = embed(embedder, pairs.samples[:7])
     assert U.dtype == V.dtype == np.float32
     u, v = model.eval().encoder(model.encoder.collate(pairs.samples[:7]))
     assert np.array_equal(U, u.detach().numpy())
@@ -39,10 +43,12 @@ def test_it_embeds_as_the_model_does(model, checkpoint, encoder_config, encoder_
 def test_bfloat16_weights_are_computed_with_in_float32(
     model, checkpoint, encoder_config, encoder_folder, pairs
 ):
-    exact, _ = CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)(pairs.samples)
+    exact, _ = embed(CheckpointEmbedder(encoder_config, encoder_folder, checkpoint), pairs.samples)
     torch.save(model.bfloat16().state_dict(), checkpoint / WEIGHTS)
     write_manifest(checkpoint, "checkpoint", [WEIGHTS], {"temperature": 0.07})
-    rounded, _ = CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)(pairs.samples)
+    rounded, _ = embed(
+        CheckpointEmbedder(encoder_config, encoder_folder, checkpoint), pairs.samples
+    )
     assert 0 < np.abs(exact - rounded).max() < 0.05
     np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-6)
 
@@ -54,7 +60,9 @@ def test_products_in_bfloat16_and_rows_in_float32(
         CheckpointEmbedder(encoder_config, encoder_folder, checkpoint, precision=precision)
         for precision in ("float32", "bfloat16")
     )
-    for expected, found in zip(exact(pairs.samples), short(pairs.samples), strict=True):
+    for expected, found in zip(
+        embed(exact, pairs.samples), embed(short, pairs.samples), strict=True
+    ):
         assert found.dtype == np.float32
         assert 0 < np.abs(expected - found).max() < 0.05
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
@@ -66,14 +74,3 @@ def test_an_incomplete_checkpoint_is_refused(checkpoint, encoder_config, encoder
     (checkpoint / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match="complete checkpoint"):
         CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)
-
-
-@pytest.mark.parametrize("batch_size", [1, 10, 64, 100])
-def test_a_whole_data_set_is_embedded_in_the_order_of_its_ids(
-    checkpoint, encoder_config, encoder_folder, pairs, batch_size
-):
-    embedder = CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)
-    U, V = embedder.embed_all(pairs, batch_size)
-    expected = embedder(pairs.samples)
-    np.testing.assert_allclose(U, expected[0], atol=1e-6)
-    np.testing.assert_allclose(V, expected[1], atol=1e-6)
