@@ -94,16 +94,41 @@ def _tower(config: TowersConfig, kind: str) -> Sizes:
 
 def _settings(tower: ImageTowerConfig | TextTowerConfig, field: str) -> dict[str, Any]:
     """Those of a tower; what it leaves out is as in transformers."""
-    if tower.architecture not in _ARCHITECTURES:
+    is_text = isinstance(tower, TextTowerConfig)
+    known = [name for name in _ARCHITECTURES if (name in _TEXT_ARCHITECTURES) == is_text]
+    if tower.architecture not in known:
         raise ConfigError(
-            f"{field}.architecture: is {tower.architecture!r}, but only {', '.join(_ARCHITECTURES)} can be planned; "
-            "plan with one of about its size"
+            f"{field}.architecture: is {tower.architecture!r}, but only {', '.join(known)} can be planned there; plan "
+            "with one of about its size"
         )
     given: Mapping[str, Any] = tower.settings
     saved = Path(tower.pretrained or "") / "config.json"
     if tower.pretrained and saved.is_file():
         given = json.loads(saved.read_text())
-    return {**_ARCHITECTURES[tower.architecture].defaults, **given}
+    settings = {**_ARCHITECTURES[tower.architecture].defaults, **given}
+    _check_settings(settings, _ARCHITECTURES[tower.architecture].defaults, f"{field}.settings")
+    return settings
+
+
+def _check_settings(settings: Mapping[str, Any], like: Mapping[str, Any], field: str) -> None:
+    """Numbers where there are numbers by default, and lists of one length; transformers would say so much later."""
+    for name, example in like.items():
+        value, is_list = settings[name], isinstance(example, list)
+        numbers = value if is_list and isinstance(value, list) else [value]
+        is_number = isinstance(example, int | list) and not isinstance(example, bool)
+        if is_number and not (
+            isinstance(value, list) == is_list
+            and all(type(number) is int and number > 0 for number in numbers)
+        ):
+            wanted = "a list of whole numbers" if is_list else "a whole number"
+            raise ConfigError(
+                f"{field}.{name}: is {value!r}, but must be {wanted} above 0; change it"
+            )
+    lengths = {name: len(settings[name]) for name in like if isinstance(like[name], list)}
+    if len(set(lengths.values())) > 1:
+        raise ConfigError(
+            f"{field}: {' and '.join(lengths)} have {' and '.join(map(str, lengths.values()))} entries; give as many"
+        )
 
 
 def _blocks(w: int, num_layers: int, f: int, t: int, num_mlp_matrices: int = 2) -> Sizes:
@@ -298,3 +323,5 @@ _ARCHITECTURES = {
     ),
 }
 """Those that `TowerConfig.architecture` names."""
+
+_TEXT_ARCHITECTURES = ("bert", "clip_text_model", "modernbert")

@@ -180,3 +180,28 @@ def test_a_saved_model_is_read(tmp_path):
 def test_an_architecture_that_nobody_counted():
     with pytest.raises(ConfigError, match=r"encoder\.text\.architecture: is 'gpt2', but only bert"):
         encoder_sizes(towers_config(TextTowerConfig(architecture="gpt2")))
+    with pytest.raises(ConfigError, match=r"text\.architecture: is 'vit', but only bert"):
+        encoder_sizes(towers_config(TextTowerConfig(architecture="vit")))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "message"),
+    [
+        (
+            "vit",
+            {"hidden_size": "abc"},
+            r"hidden_size: is 'abc', but must be a whole number above 0",
+        ),
+        ("vit", {"num_hidden_layers": -2}, "num_hidden_layers: is -2, but must be a whole number"),
+        ("resnet", {"depths": 2}, "depths: is 2, but must be a list of whole numbers above 0"),
+        (
+            "resnet",
+            {"depths": [2, 2]},
+            "hidden_sizes and depths have 4 and 2 entries; give as many",
+        ),
+    ],
+)
+def test_settings_that_no_model_can_have(architecture, settings, message):
+    tower = ImageTowerConfig(architecture=architecture, settings=settings)
+    with pytest.raises(ConfigError, match=rf"encoder\.image\.settings.*{message}"):
+        encoder_sizes(towers_config(tower))
