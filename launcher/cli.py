@@ -1,9 +1,11 @@
 """The command `coterie`: its parser, put together from `launcher/commands`, and its exit statuses."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from launcher.commands import (
     cancel,
@@ -24,6 +26,9 @@ from launcher.commands import (
 from launcher.commands.arguments import CommandParser
 from launcher.stopping import EXIT_STOPPED, Stopped
 from selection.errors import ArtifactError, ConfigError, JobError
+
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""What a file system says when something cannot be written where a user wants it."""
 
 EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -65,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JobError as error:
         print(f"coterie: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in _NO_PLACE or error.filename is None:
+            raise  # a defect of ours
+        print(f"coterie: {error.filename}: {error.strerror}; choose another place", file=sys.stderr)
+        return EXIT_FAILED
     except Stopped:
         print("coterie: stopped on request; the same command goes on from there", file=sys.stderr)
         return EXIT_STOPPED
@@ -77,6 +87,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it and end."""
+        from importlib.metadata import version
+
+        print(f"coterie {version('coterie')}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Commands and their arguments."""
     parser = argparse.ArgumentParser(
@@ -84,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Contrastive training on batches that are chosen, not drawn.",
         epilog="coterie COMMAND --help tells more about each command.",
     )
+    parser.add_argument("--version", action=_Version, help="print the version and end")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     for module in _COMMANDS:
         module.add(commands)

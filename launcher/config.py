@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -111,12 +111,30 @@ class RunConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result; where it is written and where it runs do not."""
-        return self.model_dump(mode="json", exclude={"run_dir", "ray", "slurm", "plan"})
+        return self.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT)
 
     @property
     def hash(self) -> str:
-        """Hash of `identity()`."""
-        return hash_json(self.identity())
+        """Hash of what `identity()` has beside defaults, so that a setting which is added later changes no run."""
+        told = _without_defaults(self)
+        return hash_json({key: told[key] for key in told.keys() - _NOT_OF_THE_RESULT})
+
+
+_NOT_OF_THE_RESULT = {"run_dir", "ray", "slurm", "plan"}
+
+
+def _without_defaults(settings: BaseModel) -> dict[str, Any]:
+    """Values that are not their defaults, and the names by which settings of several kinds are told apart."""
+    told, dumped = {}, settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        is_kind = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+        if isinstance(value, BaseModel):
+            if inner := _without_defaults(value):
+                told[name] = inner
+        elif is_kind or value != field.get_default(call_default_factory=True):
+            told[name] = dumped[name]
+    return told
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -130,9 +148,20 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file is absent or no YAML, a key is unknown, a value is wrong.
     """
     values = read_values(path)
-    for override in overrides:
-        apply_override(values, override)
+    apply_overrides(values, overrides)
     return validate(RunConfig, values, source=str(path))
+
+
+class _SafeLoader(yaml.SafeLoader):
+    """YAML takes the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the base class; a key that is there twice is an error."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            problem = f"key {twice[0]!r} is there twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -142,7 +171,7 @@ def read_values(path: Path) -> dict[str, Any]:
         ConfigError: the file is absent or no YAML, or does not hold keys.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _SafeLoader)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file; `ls configs` shows those that are shipped"
@@ -156,12 +185,23 @@ def read_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set `a.b=value` in nested `values`.
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set each `a.b=value` in nested `values`; of two of one name, the last.
 
     Raises:
-        ConfigError: it is not of that form.
+        ConfigError: one is not of that form, or shards are given twice, as when a shell expands their braces.
     """
+    names = [override.partition("=")[0] for override in overrides]
+    shards = [name for name in names if name.startswith("data.")]
+    if twice := [name for name in shards if shards.count(name) > 1]:
+        raise ConfigError(
+            f"{twice[0]}: is given {names.count(twice[0])} times, as a shell expands braces; put it in quotes"
+        )
+    for override in overrides:
+        _apply_override(values, override)
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
     dotted, value = parse_override(override)
     keys = dotted.split(".")
     for key in keys[:-1]:
@@ -182,7 +222,7 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not separator or not all(dotted.split(".")):
         raise ConfigError(f"override {override!r}: expected key.subkey=value")
     try:
-        return dotted, yaml.safe_load(text)
+        return dotted, yaml.load(text, _SafeLoader)
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it") from None
 
@@ -240,8 +280,13 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if error["type"] == "missing":
         return f"{field}: required, but not set; add it"
     if error["type"] == "value_error":
-        prefix = f"{field}." if field else ""
-        return prefix + str(error["ctx"]["error"])
+        # a section's own error begins with the field that it is about
+        is_section = bool(keys) and bool(_classes_of(owner, keys[-1]))
+        joint = "" if not field else "." if is_section else ": "
+        return field + joint + str(error["ctx"]["error"])
+    if error["type"] in ("model_type", "tuple_type", "dict_type"):
+        wanted = "a list" if error["type"] == "tuple_type" else "keys with values"
+        return f"{field}: is {error['input']!r}, but must be {wanted}; change it"
     rule = error["msg"][0].lower() + error["msg"][1:]
     return f"{field}: got {error['input']!r}: {rule}; change it"
 

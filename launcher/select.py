@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from launcher.config import apply_override, validate
+from launcher.config import apply_overrides, validate
 from selection.artifacts import read_manifest
 from selection.checks import check_batch_size, check_pairs, unit_rows
 from selection.config import SelectionConfig
@@ -40,8 +40,7 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
         ArtifactError: a file is no array of embeddings on the unit sphere.
     """
     values: dict[str, Any] = {"strategy": request.strategy, "temperature": request.temperature}
-    for setting in request.settings:
-        apply_override(values, setting)
+    apply_overrides(values, [name.removeprefix("selection.") for name in request.settings])
     config = validate(SelectionConfig, values, source="select")
     check_batch_size(request.batch_size, config, "--batch-size")
     if request.out.exists():

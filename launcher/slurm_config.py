@@ -29,6 +29,11 @@ _OWNED = {
 }
 """Options of sbatch that the script sets by itself."""
 
+_SHORT = {
+    "A": "account", "a": "array", "c": "cpus-per-task", "D": "chdir", "J": "job-name", "N": "nodes", "n": "ntasks",
+    "o": "output", "p": "partition", "q": "qos", "t": "time",
+}  # fmt: skip
+
 
 def _one_line(value: Any) -> Any:
     if isinstance(value, str) and not re.fullmatch(r"[^\x00-\x1f\x7f]+", value):
@@ -140,6 +145,8 @@ class SlurmConfig(Settings):
     def _are_options(cls, options: tuple[str, ...]) -> tuple[str, ...]:
         for option in options:
             name = option.lstrip("-").partition("=")[0]
+            if option.startswith("-") and not option.startswith("--"):
+                name = _SHORT.get(option[1:2], name)
             if not option.startswith("-"):
                 raise ValueError(f"{option!r} is no option of sbatch; write --name=value")
             if name in _OWNED:

@@ -7,39 +7,46 @@ from typing import Any
 from launcher.commands.arguments import positive
 
 _TEXT_OPTIONS = {
-    "partition": "P",
-    "account": "A",
-    "qos": "Q",
-    "time": "T",
-    "job_name": "NAME",
-    "memory_per_node": "M",
+    "partition": ("P", "where it queues"),
+    "account": ("A", "whose hours it takes"),
+    "qos": ("Q", "quality of service"),
+    "time": ("T", "limit as sbatch reads it: 90 (minutes), 2:00:00, 3-12:00:00"),
+    "job_name": ("NAME", "default: the name of the run directory"),
+    "memory_per_node": ("M", "with a unit, such as 480G; 0 is all that a node has"),
 }
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Make the parser."""
-    parser = commands.add_parser("submit", help="the same run as a SLURM job")
+    parser = commands.add_parser(
+        "submit",
+        help="the same run as a SLURM job",
+        description="Hand a run to SLURM: Ray starts on the nodes of the job, and the run on Ray. When it is preempted "
+        "or its time ends, it saves, and the job goes back into the queue. Options win over the section `slurm` of the "
+        "file, which holds the rest: modules, container, set-up commands, more options of sbatch.",
+    )
     parser.add_argument("config", type=Path, help="a YAML file; its section `slurm` holds the rest")
     parser.add_argument(
         "overrides", nargs="*", metavar="a.b=value", help="settings that replace the file's"
     )
-    parser.add_argument("--nodes", type=positive, metavar="N")
-    parser.add_argument("--gpus-per-node", type=positive, metavar="G")
-    parser.add_argument("--cpus-per-node", type=positive, metavar="C")
-    for name, metavar in _TEXT_OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar)
+    parser.add_argument("--nodes", type=positive, metavar="N", help="default: slurm.nodes, or 1")
+    parser.add_argument("--gpus-per-node", type=positive, metavar="G", help="default: none")
+    parser.add_argument(
+        "--cpus-per-node", type=positive, metavar="C", help="default: what the cluster gives"
+    )
+    for name, (metavar, text) in _TEXT_OPTIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
     parser.add_argument("--dry-run", action="store_true", help="show the script, and do nothing")
     parser.set_defaults(command=_submit)
 
 
 def _submit(args: argparse.Namespace) -> None:
-    from launcher.config import RunConfig, apply_override, read_values, validate
+    from launcher.config import RunConfig, apply_overrides, read_values, validate
     from launcher.slurm import plan_job, render, submit
     from selection.shards import expand_shards
 
     values = read_values(args.config)
-    for override in args.overrides:
-        apply_override(values, override)
+    apply_overrides(values, args.overrides)
     section = values.get("slurm") or {}
     if isinstance(section, dict):  # or else `validate` says what it should be
         values["slurm"] = {**section, **_given(args)}

@@ -14,6 +14,7 @@ from launcher.record import Record, read_record
 from launcher.run_dir import RunDir, no_run, read_lines
 from launcher.slurm_jobs import SlurmJob, ask_slurm, read_jobs
 from selection.artifacts import MANIFEST, has_manifest
+from selection.errors import ConfigError
 from selection.schedule import schedule_folder
 from trainer.claim import read_owner
 
@@ -81,6 +82,10 @@ def observe(roots: Sequence[Path]) -> list[Observation]:
 
 
 def _look(root: Path) -> Observation:
+    if root.is_file():
+        raise ConfigError(
+            f"{root}: is a file; give the folder of a run, `run_dir` in its configuration"
+        )
     run_dir = RunDir(root)
     jobs = read_jobs(run_dir)
     owner = read_owner_file(run_dir)

@@ -110,8 +110,12 @@ def trial_config(study: StudyConfig, overrides: Overrides) -> RunConfig:
     """The run that a study makes of its base, its settings and `overrides`.
 
     Raises:
-        ConfigError: a key is unknown or a value is wrong.
+        ConfigError: there is no base, a key is unknown or a value is wrong.
     """
+    if not study.base.is_file():
+        raise ConfigError(
+            f"base: {study.base}: no such file; give a configuration of a run, as seen from the current folder"
+        )
     merged = {**study.settings, **overrides}
     # JSON is YAML, so that values go the way of those on a command line
     return load_config(study.base, [f"{key}={json.dumps(value)}" for key, value in merged.items()])

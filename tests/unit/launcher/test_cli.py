@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import time
@@ -49,6 +50,8 @@ def test_light_modules_stay_light(module):
             "data.train",
         ),
         (["compare", "{tmp}"], "holds no config.yaml"),
+        (["status", "configs/quickstart.yaml"], "is a file; give the folder of a run"),
+        (["cancel", "configs/quickstart.yaml"], "is a file; give the folder of a run"),
         (["search", "{tmp}", "query"], "holds no config.yaml"),
         (["index", "{tmp}/*.tar", "{tmp}/index"], "{tmp}"),
     ],
@@ -77,3 +80,19 @@ def test_no_command_is_wrong_input():
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert re.fullmatch(r"coterie \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file" / "d")
+    assert main(["dataset", "image-text", folder, "--pairs", "40", "--classes", "4"]) == 1
+    text = capsys.readouterr().err.strip().splitlines()[-1]
+    assert text.startswith(f"coterie: {tmp_path}/file")
+    assert text.endswith(": Not a directory; choose another place")

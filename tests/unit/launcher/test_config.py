@@ -141,3 +141,40 @@ def test_identity_is_what_decides_the_result(write):
     other = load_config(path, ["train.optimizer.lr=1e-4"])
     assert other.hash != config.hash
     assert differences(config, other) == ["train.optimizer.lr: 0.001 -> 0.0001"]
+
+
+def test_braces_that_a_shell_has_expanded(write):
+    path = write(SMALLEST)
+    with pytest.raises(ConfigError, match=r"data.train: is given 2 times, .* quotes"):
+        load_config(path, ["data.train=t-0.tar", "data.train=t-1.tar"])
+    assert load_config(path, ["seed=1", "seed=2"]).seed == 2
+
+
+def test_a_key_that_is_there_twice(write):
+    path = write("run_dir: r\ndata: {train: t, heldout: h}\ntrain: {}\ntrain: {batch_size: 8}\n")
+    with pytest.raises(ConfigError, match="not valid YAML: key 'train' is there twice"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["slurm.partition=''"], r"slurm\.partition: is '', but must be one line"),
+        (["slurm.modules=cuda"], r"slurm\.modules: is 'cuda', but must be a list; change it"),
+        (["train=5"], r"train: is 5, but must be keys with values; change it"),
+        (["slurm.extra_args=[-N4]"], r"slurm\.extra_args: '-N4' is set by `coterie submit` itself"),
+        (["selection.osgd={num_candidates: 1, num_kept: 2}"], r"osgd\.num_kept is 2, but must"),
+    ],
+)
+def test_field_and_rule_are_told_apart(write, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(SMALLEST), overrides)
+
+
+def test_a_setting_that_is_added_later_changes_no_hash(write):
+    told = load_config(write(SMALLEST))
+    explicit = load_config(write({**SMALLEST, "seed": 0, "train": {"batch_size": 64}}))
+    assert told.hash == explicit.hash
+    assert told.hash != load_config(write(SMALLEST), ["seed=1"]).hash
+    named = load_config(write(SMALLEST), ["encoder.name=text_transformer"])
+    assert named.hash == told.hash != load_config(write(TOWERS)).hash
