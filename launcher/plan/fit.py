@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 
 from launcher.plan.estimate import Plan
-from launcher.plan.hardware import GPUS, Resources
+from launcher.plan.hardware import GPUS, Resources, rank_flops_per_s
 from launcher.plan.memory import RANK_PROCESS_BYTES
 from launcher.plan.spelling import spell_bytes, spell_seconds
-from launcher.plan.work import SELECTION_STAGES, TRAIN_STAGE
+from launcher.plan.work import SELECTION_STAGES, TRAIN_STAGE, num_readers
 
 
 def warnings(plan: Plan) -> Iterator[str]:
@@ -17,6 +17,7 @@ def warnings(plan: Plan) -> Iterator[str]:
     yield from _selection_warnings(plan)
     yield from _overlap_warnings(plan)
     yield from _use_warnings(plan)
+    yield from _picture_warnings(plan)
 
 
 def _gpu_warnings(plan: Plan) -> Iterator[str]:
@@ -146,6 +147,17 @@ def _use_warnings(plan: Plan) -> Iterator[str]:
         yield (
             f"selection.embed.num_workers is {embed.num_workers}, but data.train has {num_shards} shards, and a shard "
             "goes to one worker; write smaller shards, or take fewer workers"
+        )
+
+
+def _picture_warnings(plan: Plan) -> Iterator[str]:
+    """Where decoding, and not computing, says how long an epoch takes."""
+    (epoch,) = (stage for stage in plan.stages if stage.name == TRAIN_STAGE)
+    computing_s = epoch.flops / (plan.config.train.num_ranks * rank_flops_per_s(plan.config))
+    if plan.config.train.use_gpu and epoch.seconds > computing_s:
+        yield (
+            f"ranks wait for their pictures, which {num_readers(plan.config)} processes decode; raise "
+            "train.reader_processes, or write smaller pictures"
         )
 
 

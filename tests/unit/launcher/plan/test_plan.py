@@ -247,7 +247,9 @@ def test_gpus_embed_faster_in_bfloat16_and_cpus_as_before():
             for precision in ("float32", "bfloat16")
         ]
 
-    on_gpus, on_cpus = both("internet_scale.yaml"), both("code_views.yaml", *DESCRIBED)
+    no_decoding = "selection.embed.cpus_per_worker=1000"
+    on_gpus = both("internet_scale.yaml", no_decoding)
+    on_cpus = both("code_views.yaml", *DESCRIBED)
     assert on_gpus[0] / on_gpus[1] == pytest.approx(989 / 67, rel=0.01)  # of an H100
     assert on_cpus[0] == on_cpus[1]
 
@@ -310,3 +312,18 @@ def test_random_batches_need_no_selection():
     assert plan.selection is None
     assert not {"embed", "gather", "neighbors", "cluster"} & {stage.name for stage in plan.stages}
     assert "at its peak" not in to_page(plan)
+
+
+def test_pictures_are_decoded_while_gpus_compute():
+    def plan(*overrides):
+        return plan_run(load_config(Path("configs/internet_scale.yaml"), overrides))
+
+    def took(plan):
+        return {stage.name: stage.seconds for stage in plan.stages}
+
+    few, many = plan("train.reader_processes=1"), plan("train.reader_processes=6")
+    assert took(few)["train, one epoch"] == pytest.approx(2e9 * 20_000 * 1e-7 / 512, rel=1e-3)
+    assert any("ranks wait for their pictures" in warning for warning in warnings(few))
+    assert not any("pictures" in warning for warning in warnings(many))
+    slow = plan("selection.embed.cpus_per_worker=6")
+    assert took(slow)["embed"] == pytest.approx(2 * took(many)["embed"])
