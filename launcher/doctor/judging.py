@@ -43,7 +43,7 @@ def judge_faiss(installed: Mapping[str, str]) -> Finding:
     """All builds install the module `faiss`, and the last one overwrites the others."""
     names = ", ".join(f"{name} {version}" for name, version in installed.items())
     if not installed:
-        return Finding("faiss", "problem", "not installed; `pip install 'coterie[cpu]'`, or [gpu]")
+        return Finding("faiss", "problem", "not installed; `pip install -e '.[cpu]'`, or [gpu]")
     if len(installed) > 1:
         return Finding(
             "faiss", "problem", f"{names} overwrite each other; uninstall all, then install one"

@@ -132,5 +132,5 @@ def require(strategy: str, package: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError:
         raise ConfigError(
-            f"strategy: {strategy} needs the package {package}; pip install 'coterie[bench]'"
+            f"strategy: {strategy} needs the package {package}; pip install {package}, or Coterie's extra [bench]"
         ) from None

@@ -16,7 +16,7 @@ GIB = 2**30
     [
         (judging.judge_compiler("/usr/bin/c++", "/usr/bin/ninja"), "ok", "c++"),
         (judging.judge_compiler(None, None), "problem", "no C++ compiler and no ninja"),
-        (judging.judge_faiss({}), "problem", "pip install 'coterie[cpu]'"),
+        (judging.judge_faiss({}), "problem", "pip install -e '.[cpu]'"),
         (judging.judge_faiss({"faiss-cpu": "1.15.1"}), "ok", "faiss-cpu 1.15.1"),
         (judging.judge_faiss({"faiss-cpu": "1", "faiss-gpu": "1"}), "problem", "overwrite"),
         (judging.judge_torch(None, None, None), "problem", "not installed"),

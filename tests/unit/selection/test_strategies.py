@@ -306,7 +306,9 @@ def test_metis_bisects_or_cuts_at_once(planted, recursive):
 @pytest.mark.parametrize(("name", "package"), [("metis", "pymetis"), ("kaminpar", "kaminpar")])
 def test_a_missing_package_is_named(monkeypatch, random_pairs, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    expected = rf"strategy: {name} needs the package {package}; pip install 'coterie\[bench\]'"
+    expected = (
+        rf"strategy: {name} needs the package {package}; pip install {package}, or .* \[bench\]"
+    )
     with pytest.raises(ConfigError, match=expected):
         form(name, random_pairs, 8)
     with pytest.raises(ConfigError, match=expected):
