@@ -5,7 +5,8 @@ a second. So the affinity only proposes: who meets (`selection/meetings.py`), an
 least. A swap is made when it raises F, the loss of both batches (`selection/gains.py`), plus `affinity_share` times the
 affinity inside. Any two batches may trade.
 
-Time per sweep: O(n * tries * B d) at worst. Memory: n * B * 4 bytes for e.
+Time per sweep: O(n * tries * B d) at worst for offers, and O(B^2) for each swap that is made. Memory: n * B * 4 bytes
+for e.
 
 Legend: n nodes, m batches, b batch size, d dimensions.
 """

@@ -111,11 +111,13 @@ def selection_memory(config: RunConfig, num_pairs: int) -> SelectionMemory:
     # the rows of those who take part are copied unless that is everybody, which a region seldom is
     num_copies = 2 if is_divided or n % config.train.batch_size else 1
     graph = graph_bytes(n, k)
+    group_size = config.selection.hardness.cluster_size or config.train.batch_size
+    swaps = FLOAT32 * n * group_size if config.selection.spectral.swap_sweeps else 0
     return SelectionMemory(
         embeddings_bytes=num_copies * rows + 24 * n,
         neighbors_bytes=2 * FLOAT32 * k * n,
         graph_bytes=graph,
-        working_bytes=max(PARTITION_BYTES_PER_PAIR * n, MEASURING_PER_GRAPH * graph),
+        working_bytes=max(PARTITION_BYTES_PER_PAIR * n, MEASURING_PER_GRAPH * graph, swaps),
     )
 
 

@@ -327,3 +327,14 @@ def test_pictures_are_decoded_while_gpus_compute():
     assert not any("pictures" in warning for warning in warnings(many))
     slow = plan("selection.embed.cpus_per_worker=6")
     assert took(slow)["embed"] == pytest.approx(2 * took(many)["embed"])
+
+
+def test_swaps_of_large_batches_take_memory():
+    def working_bytes(batch_size):
+        overrides = [*DESCRIBED, "selection.hardness.cluster_size=null"]
+        overrides += [f"train.batch_size={batch_size}"]
+        return plan_run(
+            load_config(Path("configs/quickstart.yaml"), overrides)
+        ).selection.working_bytes
+
+    assert working_bytes(64) == working_bytes(128) < working_bytes(4096) == 4 * 4096 * 10**6
