@@ -42,6 +42,11 @@ class DataConfig(Settings):
     """Shards whose pairs are candidates in every retrieval that is judged, and are not looked for; null adds none. A
     search among many shows more of what hard batches teach than one among few."""
 
+    corrupted: str | None = None
+    """Shards of corrupted images, all corruptions of an image one after the other, as `coterie dataset cifar100-c`
+    writes them. Each view looks for the other view of its corruption among those of its image; null judges nothing of
+    the kind."""
+
     def splits(self) -> list[tuple[str, str]]:
         """Name and shards of every split that is given."""
         named = [(split, getattr(self, split)) for split in type(self).model_fields]

@@ -39,7 +39,8 @@ from selection.ray_tasks import do_nothing
 from selection.schedule import Schedule, open_schedule, schedule_folder
 from selection.select import make_random_schedule
 from trainer.checkpoint import Checkpoint
-from trainer.evaluate import retrieval_metrics
+from trainer.datasets.cifar100_c import count_corruptions
+from trainer.evaluate import corrupted_retrieval, retrieval_metrics
 
 
 def run_rounds(run: Run) -> None:
@@ -214,7 +215,7 @@ def train(run: Run, round_number: int, beside: Callable[[], None] = do_nothing) 
 
 
 def judge(run: Run, round_number: int) -> None:
-    """Retrieval on the held-out pairs, and on those for validation, with the checkpoint at the end of a round."""
+    """Retrieval on the held-out pairs, and on what else is judged, with the checkpoint at the end of a round."""
     if any(result["round"] == round_number for result in read_lines(run.dir.results)):
         return
     checkpoint = run.last_checkpoint_of(round_number)
@@ -225,7 +226,10 @@ def judge(run: Run, round_number: int) -> None:
             distractors = embedded(run, "distractors", round_number, checkpoint)
         for split in run.judged_splits:
             U, V = embedded(run, split, round_number, checkpoint)
-            found = retrieval_metrics(U, V, distractors)
+            if split == "corrupted":
+                found = corrupted_retrieval(U, V, count_corruptions(run.indexes[split]))
+            else:
+                found = retrieval_metrics(U, V, distractors)
             prefix = "" if split == "heldout" else f"{split}/"
             metrics |= {prefix + name: value for name, value in found.items()}
     run.note(run.dir.results, {"round": round_number, "step": checkpoint.position.step, **metrics})

@@ -17,6 +17,7 @@ _RETRIEVAL = {
     "recall@1": "u_to_v/recall_at_1",
     "recall@10": "u_to_v/recall_at_10",
     "validation MRR": "validation/u_to_v/mrr",
+    "corrupted R@1": "corrupted/u_to_v/recall_at_1",
 }
 """Columns of the table of retrieval, and the metric in each; one that no run has is left out."""
 

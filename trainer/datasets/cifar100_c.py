@@ -11,6 +11,7 @@ Legend: n images, s = 32 height and width.
 """
 
 import io
+import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from selection.errors import ArtifactError, ConfigError
 from selection.progress import Progress
 from trainer.datasets.cifar100 import picture
 from trainer.datasets.shard_writer import find_dataset, split_part, write_dataset
+from trainer.encoders import PairReader
 
 NUM_SEVERITIES = 5
+_MOST_CORRUPTIONS = 99
 
 
 def write_cifar100_c(
@@ -56,6 +59,28 @@ def write_cifar100_c(
     shards = split_part("corrupted", num_images * len(arrays.names), make)
     fields = {"corrupted": {"corruptions": list(arrays.names)}}
     return write_dataset(folder, parameters, shards, num_workers, progress, fields)
+
+
+def count_corruptions(pairs: PairReader) -> int:
+    """Corruptions of each image, as the first samples tell.
+
+    Raises:
+        ArtifactError: a sample does not say of which image it is, or images have different numbers of corruptions.
+    """
+    samples = pairs.read(np.arange(min(len(pairs), _MOST_CORRUPTIONS + 1)))
+    try:
+        images = [json.loads(sample["json"])["image"] for sample in samples]
+    except (KeyError, TypeError, ValueError):
+        raise ArtifactError(
+            'data.corrupted: a sample has no .json with "image"; `coterie dataset cifar100-c` writes them so'
+        ) from None
+    count = next((n for n, image in enumerate(images) if image != images[0]), len(images))
+    if len(pairs) % count:
+        raise ArtifactError(
+            f"data.corrupted: the first image has {count} corruptions, but {len(pairs):,} samples are no whole number "
+            "of such images; give all shards, in their order"
+        )
+    return count
 
 
 @dataclass(frozen=True)

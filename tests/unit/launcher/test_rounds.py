@@ -1,16 +1,18 @@
+import json
+
 import numpy as np
 import pytest
 
 from launcher import rounds
 from launcher.config import RunConfig
 from launcher.expected_length import check_length
-from launcher.run_dir import RunDir
+from launcher.run_dir import RunDir, read_lines
 from launcher.run_state import Run
 from launcher.stopping import Stopped
-from selection.artifacts import write_manifest
+from selection.artifacts import write_json, write_manifest
 from selection.errors import ArtifactError, ConfigError, JobError
 from selection.schedule import schedule_folder, write_schedule
-from trainer.checkpoint import checkpoint_folder
+from trainer.checkpoint import Checkpoint, checkpoint_folder
 from trainer.claim import Claim
 
 NUM_PAIRS, BATCH_SIZE, EPOCHS, EVERY = 103, 10, 3, 12
@@ -255,3 +257,32 @@ def test_who_waits_looks_at_the_ranks_and_for_a_request_to_stop(make_run):
     run.stop_file.touch()
     with pytest.raises(Stopped):
         run.look_around()
+
+
+def test_corrupted_images_are_judged_in_pools_of_one_image(make_run, monkeypatch):
+    run = make_run(rounds=1)
+    rows = np.eye(4, dtype=np.float32)
+    swapped = rows[[1, 0, 2, 3]]  # of the first image, each corruption finds the other one
+    views = {"heldout": (rows, rows), "corrupted": (rows, swapped)}
+    run.indexes |= {"heldout": range(4), "corrupted": Corrupted()}
+    write_json(run.dir.owner, {"token": "of the test"})
+    position = {"round": 1, "step_in_round": 0, "step": 10}
+    checkpoint = Checkpoint(checkpoint_folder(run.dir.checkpoints, 10), position)
+    monkeypatch.setattr(rounds, "embedded", lambda run, split, *_: views[split])
+    monkeypatch.setattr(Run, "last_checkpoint_of", lambda run, number: checkpoint)
+    rounds.judge(run, 0)
+    (found,) = read_lines(run.dir.results)
+    assert found["u_to_v/mrr"] == 1
+    assert found["corrupted/u_to_v/recall_at_1"] == 0.5
+    assert found["corrupted/chance"] == 0.5
+    assert "corrupted/u_to_v/mrr" not in found
+
+
+class Corrupted:
+    """Two images in two corruptions each."""
+
+    def __len__(self):
+        return 4
+
+    def read(self, ids):
+        return [{"json": json.dumps({"image": int(i) // 2}).encode()} for i in ids]

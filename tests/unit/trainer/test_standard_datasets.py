@@ -16,7 +16,7 @@ from selection.progress import silent
 from selection.shards import build_index
 from trainer.datasets import shard_writer
 from trainer.datasets.cifar100 import write_cifar100
-from trainer.datasets.cifar100_c import write_cifar100_c
+from trainer.datasets.cifar100_c import count_corruptions, write_cifar100_c
 from trainer.datasets.tiny_imagenet import write_tiny_imagenet
 
 FINE = [f"fine{number}" for number in range(100)]
@@ -156,7 +156,11 @@ def test_cifar_100_c_is_written_in_pools(cifar_c, corrupted, tmp_path, severity,
     manifest = write_cifar100_c(tmp_path / "data", cifar_c, severity, 1, silent)
     assert manifest["corrupted"] == {"num_pairs": 21, "corruptions": CORRUPTIONS}
     shards = sorted((tmp_path / "data" / "corrupted").glob("*.tar"))
-    samples = build_index(shards, tmp_path / "index").read(np.arange(21))
+    index = build_index(shards, tmp_path / "index")
+    assert count_corruptions(index) == len(CORRUPTIONS)
+    with pytest.raises(ArtifactError, match="the first image has 3 corruptions, but 5 samples"):
+        count_corruptions(build_index(shards[:1], tmp_path / "cut"))
+    samples = index.read(np.arange(21))
     for number, sample in enumerate(samples):
         image, corruption = divmod(number, len(CORRUPTIONS))
         name = CORRUPTIONS[corruption]
