@@ -10,6 +10,7 @@ from launcher.console import say
 from launcher.cpus import usable_cpus
 from launcher.ownership import owning
 from launcher.placement import check_resources
+from launcher.plan.data import check_parts
 from launcher.preparing import prepare
 from launcher.ray_cluster import ray_cluster
 from launcher.rounds import run_rounds
@@ -54,6 +55,7 @@ def execute(config: RunConfig) -> None:
     shards = {
         split: expand_shards(pattern, f"data.{split}") for split, pattern in config.data.splits()
     }
+    check_parts(config, shards)
     run_dir = RunDir(config.run_dir)
     with run_dir.claimed(config), owning(run_dir.owner) as claim:
         if len(read_lines(run_dir.results)) < config.rounds:

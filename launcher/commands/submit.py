@@ -42,6 +42,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _submit(args: argparse.Namespace) -> None:
     from launcher.config import RunConfig, apply_overrides, read_values, validate
+    from launcher.plan.data import check_parts
     from launcher.slurm import plan_job, render, submit
     from selection.shards import expand_shards
 
@@ -55,8 +56,8 @@ def _submit(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(render(job), end="")
         return
-    for split, pattern in config.data.splits():
-        expand_shards(pattern, f"data.{split}")
+    splits = config.data.splits()
+    check_parts(config, {split: expand_shards(shards, f"data.{split}") for split, shards in splits})
     submitted = submit(job)
     print(f"job {submitted.job_id}: {submitted.log}")
 

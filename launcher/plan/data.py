@@ -1,6 +1,6 @@
 """How many pairs there are: read off a few shards, or taken from the configuration where the shards are not here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Split:
     """The shards of one split.
 
     Attributes:
-        name: `train`, `heldout` or `validation`.
+        name: as `data` has it, such as `train`.
         num_pairs: how many there are, or may be.
         num_shards: how many there are.
         num_bytes: of all shards.
@@ -65,6 +65,18 @@ def count_splits(config: RunConfig) -> list[Split]:
         else:
             splits.append(_counted(name, _expand(pattern, field), parts))
     return splits
+
+
+def check_parts(config: RunConfig, shards: Mapping[str, Sequence[Path]]) -> None:
+    """Look into the first shard of every split, long before all of them are numbered or a job has waited for nodes.
+
+    Raises:
+        ConfigError: it lacks a part that the encoder reads.
+        ArtifactError: it is damaged.
+    """
+    parts = sorted({config.encoder.u_part, config.encoder.v_part})
+    for name, (first, *_) in shards.items():
+        _check_parts(name, [first], [scan_tar(first)], parts)
 
 
 def _expand(pattern: str, field: str) -> list[Path]:

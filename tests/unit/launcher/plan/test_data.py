@@ -1,6 +1,8 @@
+from contextlib import nullcontext
+
 import pytest
 
-from launcher.plan.data import SAMPLED_SHARDS, count_splits
+from launcher.plan.data import SAMPLED_SHARDS, check_parts, count_splits
 from selection.errors import ConfigError
 
 DESCRIBED = ("plan.num_pairs=5000", "plan.pair_bytes=3000")
@@ -59,6 +61,12 @@ def test_parts_that_the_encoder_does_not_find(make_config, write_shard, tmp_path
     write_shard(tmp_path / "train-0.tar", 3, parts=("txt", "json"))
     with pytest.raises(ConfigError, match=r"reads the part 'py', but .* holds txt, json"):
         count_splits(make_config(f"data.train={tmp_path}/train-0.tar"))
+    write_shard(tmp_path / "train-1.tar", 3)
+    for number, refused in ((0, True), (1, False)):
+        shards = {"train": [tmp_path / f"train-{number}.tar", tmp_path / "is-not-looked-at.tar"]}
+        expected = pytest.raises(ConfigError, match="'py'") if refused else nullcontext()
+        with expected:
+            check_parts(make_config(), shards)
 
 
 def test_shards_without_a_pair(make_config, write_shard, tmp_path):
