@@ -4,7 +4,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-MARKERS = "osv^"
+MARKERS = "osv^DPphX"
+OURS = {"color": "black", "marker": "*", "s": 160, "zorder": 3}
 
 
 def plot_strategies(rows: list[dict[str, Any]], path: Path) -> None:
@@ -26,13 +27,11 @@ def plot_strategies(rows: list[dict[str, Any]], path: Path) -> None:
     for panel, key in zip(axes.flat, keys, strict=False):
         for row in rows:
             if (row["data"], row["batch_size"]) == key and "error" not in row:
-                number = names.index(row["strategy"])
                 panel.scatter(
                     max(1e-3, statistics.median(row["partition_s"])),
                     row["loss"],
-                    color=f"C{number % 10}",
-                    marker=MARKERS[number // 10],
                     label=row["strategy"],
+                    **_look(row["strategy"], names),
                 )
         panel.set(
             xscale="log", xlabel="seconds of the partition", ylabel="loss of the batches",
@@ -46,3 +45,13 @@ def plot_strategies(rows: list[dict[str, Any]], path: Path) -> None:
     figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _look(strategy: str, names: list[str]) -> dict[str, Any]:
+    """A colour for each engine, a marker for each of its presets, and a star for ours."""
+    if strategy == "spectral":
+        return OURS
+    engine, engines = strategy.split(":")[0], [name.split(":")[0] for name in names]
+    number = list(dict.fromkeys(engines)).index(engine)
+    preset = engines[: names.index(strategy)].count(engine)
+    return {"color": f"C{number % 10}", "marker": MARKERS[preset]}
