@@ -7,6 +7,7 @@ this module is cheap: no torch, ray, faiss or deepspeed.
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -194,14 +195,14 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
     """Set each `a.b=value` in nested `values`; of two of one name, the last.
 
     Raises:
-        ConfigError: one is not of that form, or shards are given twice, as when a shell expands their braces.
+        ConfigError: one is not of that form, or shards are given twice in a row, as when a shell expands their braces.
     """
     names = [override.partition("=")[0] for override in overrides]
-    shards = [name for name in names if name.startswith("data.")]
-    if twice := [name for name in shards if shards.count(name) > 1]:
-        raise ConfigError(
-            f"{twice[0]}: is given {names.count(twice[0])} times, as a shell expands braces; put it in quotes"
-        )
+    for name, following in pairwise(names):
+        if name == following and name.startswith("data."):
+            raise ConfigError(
+                f"{name}: is given twice in a row, as a shell expands braces; put it in quotes"
+            )
     for override in overrides:
         _apply_override(values, override)
 

@@ -145,8 +145,10 @@ def test_identity_is_what_decides_the_result(write):
 
 def test_braces_that_a_shell_has_expanded(write):
     path = write(SMALLEST)
-    with pytest.raises(ConfigError, match=r"data.train: is given 2 times, .* quotes"):
+    with pytest.raises(ConfigError, match=r"data.train: is given twice in a row, .* quotes"):
         load_config(path, ["data.train=t-0.tar", "data.train=t-1.tar"])
+    others = ["data.train=t-0.tar", "seed=1", "data.train=t-1.tar"]
+    assert load_config(path, others).data.train == "t-1.tar"  # the last of several
     assert load_config(path, ["seed=1", "seed=2"]).seed == 2
 
 
