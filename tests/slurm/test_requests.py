@@ -1,6 +1,7 @@
 """What reaches SLURM and the nodes: options, values with every kind of quote, and what was granted. No Ray."""
 
 import json
+import re
 
 import pytest
 
@@ -60,7 +61,8 @@ def test_a_setup_command_that_fails_ends_the_job(cluster, submit, tmp_path):
         job = submit(run_dir, override("slurm.setup", [command]))
         assert cluster.wait_for_end(job, timeout_s=60) == "FAILED"
         log = (run_dir / "logs" / "submit-001" / f"slurm-{job}.out").read_text()
-        assert f"on n1: {command}" in log or command == "exit 3"
+        # the node that comes first ends the other one, which may not get to say so
+        assert re.search(rf"on n[12]: {re.escape(command)}", log) or command == "exit 3"
         assert "ray" not in {path.name for path in run_dir.rglob("*")}
 
 
