@@ -301,7 +301,7 @@ def test_an_embedding_worker_reads_every_stage(runs, reference, workshop, stage)
     np.testing.assert_allclose(V, v, atol=2e-3)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 4])
+@pytest.mark.parametrize("num_ranks", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_another_number_of_ranks_goes_on_at_every_stage(runs, workshop, tmp_path, num_ranks):
     jobs, _ = runs
     others = [
