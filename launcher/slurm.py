@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,7 @@ def submit(job: Job) -> Submitted:
 
     Raises:
         ConfigError: the run directory is in use or another configuration's, there is no sbatch, or it refuses.
+        JobError: it does not answer.
     """
     if not shutil.which("sbatch"):
         raise ConfigError(
@@ -207,20 +208,35 @@ def submit(job: Job) -> Submitted:
     return Submitted(job_id, job.folder / f"slurm-{job_id}.out")
 
 
-def _sbatch(script: Path) -> int:
+def tell_slurm(
+    command: Sequence[str], name: str, timeout_s: float, next_step: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that changes something in SLURM, and wait for what it says.
+
+    Args:
+        command: its words.
+        name: what a message calls it.
+        timeout_s: how long to wait.
+        next_step: what a message ends with.
+
+    Raises:
+        JobError: it does not answer.
+    """
     try:
-        result = subprocess.run(
-            ["sbatch", "--parsable", str(script)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_SBATCH_TIMEOUT_S,
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
         )
     except subprocess.TimeoutExpired:
-        raise JobError(
-            f"sbatch: no answer within {_SBATCH_TIMEOUT_S} s; before you submit again, see with `squeue --me` whether "
-            "the job is there all the same"
-        ) from None
+        raise JobError(f"{name}: no answer within {timeout_s} s; {next_step}") from None
+
+
+def _sbatch(script: Path) -> int:
+    result = tell_slurm(
+        ["sbatch", "--parsable", str(script)],
+        "sbatch",
+        _SBATCH_TIMEOUT_S,
+        "before you submit again, see with `squeue --me` whether the job is there all the same",
+    )
     # The number, on some sites with the cluster's name behind it, or with a greeting in front
     number = re.search(r"^(\d+)(;.*)?$", result.stdout, re.MULTILINE)
     if result.returncode or not number:

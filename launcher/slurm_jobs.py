@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.run_dir import RunDir
-from launcher.slurm import JOBS, SCRIPT
+from launcher.slurm import JOBS, SCRIPT, tell_slurm
 from selection.errors import JobError
 
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "SUSPENDED")
@@ -97,18 +97,8 @@ def scancel(job: SlurmJob) -> None:
     Raises:
         JobError: SLURM refuses, or does not answer.
     """
-    try:
-        result = subprocess.run(
-            ["scancel", str(job.job_id)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_SCANCEL_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        raise JobError(
-            f"scancel {job.job_id}: no answer within {_SCANCEL_TIMEOUT_S} s; try again later"
-        ) from None
+    command = ["scancel", str(job.job_id)]
+    result = tell_slurm(command, " ".join(command), _SCANCEL_TIMEOUT_S, "try again later")
     if result.returncode:
         said = " ".join(result.stderr.split())
         raise JobError(f"scancel {job.job_id}: {said}; run it yourself on a login node")
