@@ -3,7 +3,7 @@
 They are picked while the embeddings are there, for a run forgets those a round later. Ids and similarities are all that
 is kept, some 3 KB a round; whoever shows an example reads what the pairs hold from the shards.
 
-Legend: n pairs, m batches, b batch size, d dimensions, h pairs of a batch that are looked at.
+Legend: n pairs, m batches, b batch size, d dimensions, s batches that are drawn, h pairs of a batch that are looked at.
 """
 
 from collections.abc import Callable
@@ -44,8 +44,7 @@ def pick_examples(
         For each example its `kind`, its number `batch`, its `loss`, and its `confusions`, see `strongest_confusions`.
         Fewer than three where there are fewer batches.
     """
-    num_sampled = min(_SAMPLE, num_affordable_batches(batches.shape[1]))
-    sample = np.sort(rng.permutation(len(batches))[:num_sampled])
+    sample = _draw(batches, rng)
     losses = batch_losses(U, V, batches[sample], temperature)
     hardest_first = np.argsort(-losses, kind="stable")
     kind_of: dict[int, str] = {}
@@ -69,9 +68,7 @@ def pick_examples_of_many(
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """The same, where nobody holds all embeddings: `read_ids` reads the rows of pairs, ids ascending."""
-    sample = np.sort(
-        rng.permutation(len(batches))[: min(_SAMPLE, num_affordable_batches(batches.shape[1]))]
-    )
+    sample = _draw(batches, rng)
     ids = np.unique(batches[sample])
     rows = read_ids(ids)
     local = np.searchsorted(ids, batches[sample])
@@ -81,6 +78,12 @@ def pick_examples_of_many(
         for confusion in example["confusions"]:
             confusion["ids"] = ids[confusion["ids"]].tolist()
     return examples
+
+
+def _draw(batches: Int64[np.ndarray, "m b"], rng: np.random.Generator) -> Int64[np.ndarray, "s"]:
+    """Numbers of some batches, ascending: as many as memory allows."""
+    num_drawn = min(_SAMPLE, num_affordable_batches(batches.shape[1]))
+    return np.sort(rng.permutation(len(batches))[:num_drawn])
 
 
 def strongest_confusions(

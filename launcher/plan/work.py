@@ -108,8 +108,11 @@ def stages(
         _training_stage(config, splits[0], sizes, num_steps),
     ]
     if num_selected:
-        embedding = _gathering_stage if collects(config) else _embedding_stage
-        found.append(embedding(config, splits[0], sizes, there, num_selected))
+        found.append(
+            _gathering_stage(splits[0], there, num_selected)
+            if collects(config)
+            else _embedding_stage(config, splits[0], sizes, num_selected)
+        )
         found += _selection_stages(config, n, there, num_selected)
     judge = heldout * sizes.forward_flops
     found.append(Stage("judge", judge, judge / embed_flops_per_s(config), config.rounds))
@@ -144,9 +147,7 @@ def decode_core_s(config: RunConfig, split: Split) -> float:
     return num_decoded * pair_bytes * DECODE_CORE_S_PER_BYTE
 
 
-def _embedding_stage(
-    config: RunConfig, split: Split, sizes: Sizes, _there: Resources, times: int
-) -> Stage:
+def _embedding_stage(config: RunConfig, split: Split, sizes: Sizes, times: int) -> Stage:
     """A forward pass of every pair, while the CPUs of the workers decode the next ones."""
     embed = config.selection.embed
     flops = split.num_pairs * sizes.forward_flops
@@ -155,9 +156,7 @@ def _embedding_stage(
     return Stage("embed", flops, max(flops / embed_flops_per_s(config), decode_s), times)
 
 
-def _gathering_stage(
-    config: RunConfig, split: Split, _sizes: Sizes, there: Resources, times: int
-) -> Stage:
+def _gathering_stage(split: Split, there: Resources, times: int) -> Stage:
     """What training has computed already is read and sorted."""
     read_s = split.num_bytes / (there.num_nodes * NODE_READ_BYTES_PER_S)
     cores = there.num_nodes * there.cpus_per_node
