@@ -55,8 +55,9 @@ def execute(config: RunConfig) -> None:
     shards = {
         split: expand_shards(pattern, f"data.{split}") for split, pattern in config.data.splits()
     }
-    check_parts(config, shards)
     run_dir = RunDir(config.run_dir)
+    if not run_dir.config.is_file():  # or else its pairs are numbered already
+        check_parts(config, shards)
     with run_dir.claimed(config), owning(run_dir.owner) as claim:
         if len(read_lines(run_dir.results)) < config.rounds:
             _do_rounds(config, run_dir, shards, claim)
