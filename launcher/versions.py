@@ -13,7 +13,7 @@ def versions() -> dict[str, str]:
     """Name and version of everything that may decide a result, as far as it is installed."""
     names = [_DISTRIBUTION]
     names += [_name(text) for text in requires(_DISTRIBUTION) or [] if _TOOLS not in text]
-    found = {name: number for name in names if (number := _installed(name))}
+    found = {name: number for name in names if (number := installed_version(name))}
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs"
     system = {"system": platform.platform(), "machine": machine}
     return {"python": platform.python_version(), **found, **system}
@@ -24,8 +24,8 @@ def _name(requirement: str) -> str:
     return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
-def _installed(package: str) -> str | None:
-    """Its version; None for one of an extra that nobody asked for."""
+def installed_version(package: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

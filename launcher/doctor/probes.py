@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from launcher.cpus import usable_cpus
 from launcher.doctor import judging
 from launcher.doctor.judging import Finding
 from launcher.network import answers, first_ephemeral_port, is_plain, listening_ports
+from launcher.versions import installed_version
 
 _TIMEOUT_S = 3
 _DRIVER_TIMEOUT_S = 30  # a driver that was unloaded comes back slowly, GPU by GPU
@@ -39,8 +39,8 @@ def examine(config: RunConfig | None) -> list[Finding]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return [
         judging.judge_compiler(shutil.which(os.environ.get("CXX", "c++")), shutil.which("ninja", path=path)),
-        judging.judge_faiss({name: found for name in _FAISS if (found := _installed(name))}),
-        judging.judge_torch(_installed("torch"), _torch_cuda(), driver_cuda),
+        judging.judge_faiss({name: found for name in _FAISS if (found := installed_version(name))}),
+        judging.judge_torch(installed_version("torch"), _torch_cuda(), driver_cuda),
         judging.judge_gpus(gpus, bool(config and config.train.use_gpu)),
         judging.judge_shared_memory(shutil.disk_usage("/dev/shm").free, ray.object_store_bytes),
         judging.judge_ports(listening_ports(), first_ephemeral_port()),
@@ -53,13 +53,6 @@ def examine(config: RunConfig | None) -> list[Finding]:
         judging.judge_disk(str(folder), shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
         judging.judge_clock(_clock_skew_s(folder)),
     ]  # fmt: skip
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _torch_cuda() -> str | None:

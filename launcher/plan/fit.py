@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from launcher.plan.estimate import Plan
 from launcher.plan.hardware import GPUS, Resources, rank_flops_per_s
 from launcher.plan.memory import RANK_PROCESS_BYTES
-from launcher.plan.spelling import spell_bytes, spell_seconds
 from launcher.plan.work import SELECTION_STAGES, TRAIN_STAGE, num_readers
+from launcher.spelling import spell_bytes, spell_seconds
 
 
 def warnings(plan: Plan) -> Iterator[str]:

@@ -10,7 +10,7 @@ from launcher.plan.disk import NEEDED_CHECKPOINTS
 from launcher.plan.estimate import Plan
 from launcher.plan.fit import warnings
 from launcher.plan.hardware import CORE_FLOPS_PER_S, UTILIZATION
-from launcher.plan.spelling import (
+from launcher.spelling import (
     spell_bytes,
     spell_count,
     spell_flops,

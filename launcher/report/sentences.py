@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from launcher.record import SELECTION_STAGES, Record
+from launcher.spelling import spell_seconds
 
 
 def describe_run(record: Record) -> str:
@@ -90,13 +91,3 @@ def describe_seconds(records: Sequence[Record]) -> list[str]:
                 f"({' and '.join(SELECTION_STAGES)}){beside}."
             )
     return said
-
-
-def spell_seconds(seconds: float) -> str:
-    """`48.2 s`, `12 min 5 s` or `3 h 20 min`."""
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

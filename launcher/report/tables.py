@@ -8,7 +8,8 @@ import numpy as np
 
 from launcher.config import flatten
 from launcher.record import STAGES, Record
-from launcher.report.sentences import spell_seconds, state
+from launcher.report.sentences import state
+from launcher.spelling import spell_seconds
 
 NOTHING = "—"
 _RETRIEVAL = {

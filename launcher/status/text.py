@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from launcher.compare import to_text
-from launcher.report.sentences import spell_seconds
+from launcher.spelling import spell_seconds
 from launcher.status.reading import Stage
 from launcher.status.standing import Standing
 

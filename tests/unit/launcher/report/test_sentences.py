@@ -1,5 +1,3 @@
-import pytest
-
 from launcher.record import read_record
 from launcher.report import sentences
 
@@ -19,20 +17,6 @@ def test_the_others_are_set_beside_the_first(make_run):
         "The batches of b have a mean loss of 3.000; random ones of the same embeddings have 2.000.",
     ]
     assert "61% training, 15% selection" in sentences.describe_seconds(records)[1]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0.0 s"),
-        (59.94, "59.9 s"),
-        (59.96, "1 min 0 s"),
-        (3599.7, "1 h 0 min"),
-        (7380, "2 h 3 min"),
-    ],
-)
-def test_seconds_are_spelled(seconds, text):
-    assert sentences.spell_seconds(seconds) == text
 
 
 def test_how_far_a_run_is(make_run):

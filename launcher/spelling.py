@@ -1,7 +1,6 @@
-"""Numbers for people: three digits and a unit."""
+"""Numbers for people: a few digits and a unit."""
 
 _DECIMAL = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_TIMES = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "h"), (120, 60, "min"))
 
 
 def spell_bytes(count: float) -> str:
@@ -28,11 +27,16 @@ def spell(count: float, unit: str) -> str:
 
 
 def spell_seconds(seconds: float) -> str:
-    """`3.5 days`, `12 h`, `4.0 min` or `52 s`."""
-    for least, size, unit in _TIMES:
-        if seconds >= least:
-            return f"{_digits(seconds / size)} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
+    """`48.2 s`, `12 min 5 s`, `3 h 20 min` or `4 days 6 h`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours = minutes // 60
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} days {hours % 24} h"
 
 
 def _digits(value: float) -> str:
