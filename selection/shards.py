@@ -19,9 +19,7 @@ A pair of two parts with a ten-byte key takes 58 bytes.
 """
 
 import json
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from selection.artifacts import (
     write_manifest,
 )
 from selection.errors import ArtifactError, ConfigError
+from selection.processes import run_all
 from selection.progress import Progress, silent
 from selection.shard_index import INDEX_KIND, Sample, ShardIndex
 from selection.tar_scan import COMPRESSED_SUFFIXES, scan_tar
@@ -130,7 +129,7 @@ def build_index(
     if unfinished or not _is_complete(folder, [records[job.index_file] for job in jobs]):
         (folder / MANIFEST).unlink(missing_ok=True)
         progress("index", len(records), len(jobs), "shards")
-        for job, record in _scan_all(unfinished, num_workers):
+        for job, record in run_all(_ScanJob.run, unfinished, num_workers):
             records[job.index_file] = record
             progress("index", len(records), len(jobs), "shards")
         _complete(folder, {job.index_file: records[job.index_file] for job in jobs})
@@ -178,23 +177,6 @@ def _identity(shard: Path) -> dict[str, Any]:
             f"{shard}: found no such shard; restore it or index the others"
         ) from None
     return {"path": str(shard), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-def _scan_all(
-    jobs: Sequence[_ScanJob], num_workers: int
-) -> Iterator[tuple[_ScanJob, dict[str, Any]]]:
-    if min(num_workers, len(jobs)) <= 1:
-        yield from ((job, job.run()) for job in jobs)
-        return
-    # Parsing headers holds the interpreter lock, so threads make it slower.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=spawn)
-    try:
-        running = {pool.submit(_ScanJob.run, job): job for job in jobs}
-        for finished in as_completed(running):
-            yield running[finished], finished.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _is_complete(folder: Path, records: list[dict[str, Any]]) -> bool:

@@ -44,13 +44,13 @@ import numpy as np
 from jaxtyping import UInt32
 
 from selection.errors import ConfigError
+from selection.processes import run_all
 from selection.progress import Progress
 from trainer.datasets.near_duplicates import first_of_each, minhash
 from trainer.datasets.python_functions import Function, functions_of
 from trainer.datasets.shard_writer import (
     PAIRS_PER_SHARD,
     find_dataset,
-    run_all,
     split_part,
     write_dataset,
 )

@@ -8,23 +8,19 @@ depends on the number of processes.
 """
 
 import itertools
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from selection.artifacts import atomic_folder, has_manifest, read_manifest, write_manifest
 from selection.errors import ConfigError
+from selection.processes import run_all
 from selection.progress import Progress
 
 KIND = "dataset"
 PAIRS_PER_SHARD = 2_048
-
-TaskT = TypeVar("TaskT")
-ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -127,28 +123,6 @@ def write_dataset(
         content = {"parameters": dict(parameters), **fields, **parts}
         write_manifest(temporary, KIND, names, content)
     return read_manifest(folder, KIND, hashes=False)
-
-
-def run_all(
-    work: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], num_workers: int
-) -> Iterator[tuple[TaskT, ResultT]]:
-    """Do tasks, in processes of their own where there are several of both.
-
-    Yields:
-        Each task with its result, in the order in which they are done.
-    """
-    if min(num_workers, len(tasks)) <= 1:
-        yield from ((task, work(task)) for task in tasks)
-        return
-    # Spawned, not forked: the caller may run threads, of torch or of Ray.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=spawn)
-    try:
-        running = {pool.submit(work, task): task for task in tasks}
-        for finished in as_completed(running):
-            yield running[finished], finished.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _write(folder: Path, shard: Shard) -> None:

@@ -10,9 +10,9 @@ Legend: s runs, n pairs, d dimensions, t steps.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -25,6 +25,7 @@ from launcher.studies.configurations import (
 from launcher.studies.designs import full_batch
 from launcher.studies.free_embeddings import contrastive_loss, loss_gradient, to_sphere
 from launcher.studies.synthetic.methods import BATCH_SIZE, METHODS
+from selection.processes import run_all
 
 LEARNING_RATE = 0.5
 STEPS_PER_DISTANCE = 10
@@ -115,17 +116,14 @@ def train_all(
     num_workers: int,
 ) -> Iterator[Curves]:
     """Every method in every setting, in processes of one thread each; they come in the order in which they finish."""
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _use_one_thread)
-    try:
-        tasks = [
-            pool.submit(train, setting, method, num_runs, num_steps, seed)
-            for setting in settings
-            for method in methods
-        ]
-        for task in as_completed(tasks):
-            yield task.result()
-    finally:  # an interrupt must not wait for what has not begun
-        pool.shutdown(cancel_futures=True)
+    work = partial(_train, num_runs=num_runs, num_steps=num_steps, seed=seed)
+    tasks = list(product(settings, methods))
+    for _, curves in run_all(work, tasks, num_workers, begin=_use_one_thread):
+        yield curves
+
+
+def _train(task: tuple[Setting, str], **kwargs: int) -> Curves:
+    return train(*task, **kwargs)
 
 
 def _use_one_thread() -> None:
