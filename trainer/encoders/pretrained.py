@@ -29,7 +29,7 @@ _WEIGHTS = "model.safetensors"
 
 
 def save_model(
-    config: TowerConfig, folder: Path, field: str, given: Mapping[str, Any]
+    config: TowerConfig, folder: Path, field: str, input_name: str, given: Mapping[str, Any]
 ) -> PretrainedConfig:
     """Save what `open_model` needs.
 
@@ -37,6 +37,7 @@ def save_model(
         config: of the tower.
         folder: to make.
         field: the setting that holds `config`, for messages.
+        input_name: what the model must read, as transformers call it: `input_ids` or `pixel_values`.
         given: settings of the model that follow from others of ours, such as the size of images; those that its
             architecture does not know are left out.
 
@@ -44,13 +45,9 @@ def save_model(
         The configuration of the model.
 
     Raises:
-        ConfigError: there is no such architecture or setting, or `pretrained` cannot be loaded.
+        ConfigError: there is no such architecture or setting, it reads something else, or `pretrained` is not there.
     """
-    if config.architecture not in CONFIG_MAPPING:
-        raise ConfigError(
-            f"{field}.architecture: transformers knows no {config.architecture!r}; see its documentation for others"
-        )
-    config_class = CONFIG_MAPPING[config.architecture]
+    config_class = _config_class(config.architecture, f"{field}.architecture", input_name)
     if config.pretrained:
         model = _load(_model_class(config_class), config.pretrained, f"{field}.pretrained")
         model.save_pretrained(folder, max_shard_size="1TB")  # one file, whose name we know
@@ -64,6 +61,19 @@ def save_model(
         raise ConfigError(f"{field}.settings: {' '.join(str(error).split())}; correct it") from None
     model_config.save_pretrained(folder)
     return model_config
+
+
+def _config_class(architecture: str, field: str, input_name: str) -> type[PretrainedConfig]:
+    if architecture not in CONFIG_MAPPING or CONFIG_MAPPING[architecture] not in MODEL_MAPPING:
+        raise ConfigError(
+            f"{field}: transformers knows no model {architecture!r}; see its documentation for others"
+        )
+    config_class = CONFIG_MAPPING[architecture]
+    if (found := _model_class(config_class).main_input_name) != input_name:
+        raise ConfigError(
+            f"{field}: {architecture} reads {found}, but the tower gives {input_name}; take another architecture"
+        )
+    return config_class
 
 
 def _check_settings(

@@ -58,10 +58,10 @@ def prepare(config: TowersConfig, index: PairReader, folder: Path, progress: Pro
     with atomic_folder(folder) as temporary:
         if config.image:
             given = {"image_size": config.image.size, "num_channels": 3}
-            save_model(config.image, temporary / "image", "encoder.image", given)
+            save_model(config.image, temporary / "image", "encoder.image", "pixel_values", given)
         if config.text:
             given = _save_vocabulary(config, config.text, index, temporary / _TOKENIZER, progress)
-            model = save_model(config.text, temporary / "text", "encoder.text", given)
+            model = save_model(config.text, temporary / "text", "encoder.text", "input_ids", given)
             _check_sizes(config.text, model, given["vocab_size"])
         files = (path for path in sorted(temporary.rglob("*")) if path.is_file())
         names = [path.relative_to(temporary).as_posix() for path in files]
