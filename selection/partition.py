@@ -12,16 +12,16 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Int64
 
 from selection.config import SpectralConfig
 from selection.exchange import exchange
 from selection.problem import Mapper
 from selection.progress import Progress, silent
 from selection.spectral import eigengap, inverse_sqrt_degrees, leading_eigenvectors, strongest_links
+from selection.subgraph import subgraph
 from selection.threads import one_blas_thread, thread_map, thread_pool
 
 _KMEANS_STEPS = 6
@@ -81,7 +81,7 @@ def partition(
             alone = pool if len(parts) == 1 else None
             tasks = (
                 SplitTask(
-                    _subgraph(affinity, part.nodes, places),
+                    subgraph(affinity, part.nodes, places) if part.path else affinity,
                     batch_size,
                     config,
                     (*seed, *part.path),
@@ -230,51 +230,6 @@ def by_cluster(
     """The nodes of each cluster, in their order."""
     order = np.argsort(cluster_ids, kind="stable")
     return np.split(nodes[order], np.cumsum(np.bincount(cluster_ids))[:-1])
-
-
-def _subgraph(
-    affinity: sp.csr_array, nodes: Int64[np.ndarray, "m"], places: Int32[np.ndarray, "n"]
-) -> sp.csr_array:
-    """The graph of some nodes, in O(their links); scipy's own indexing takes O(n) for every part.
-
-    Args:
-        affinity: of all nodes.
-        nodes: ascending.
-        places: -1 everywhere, and again afterwards.
-    """
-    num_nodes = len(nodes)
-    if num_nodes == affinity.shape[0]:
-        return affinity
-    places[nodes] = np.arange(num_nodes, dtype=np.int32)
-    indptr = np.zeros(num_nodes + 1, affinity.indptr.dtype)
-    _count_inside(affinity.indptr, affinity.indices, nodes, places, indptr)
-    np.cumsum(indptr, out=indptr)
-    indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    _copy_inside(
-        affinity.indptr, affinity.indices, affinity.data, nodes, places, indptr, indices, data
-    )
-    places[nodes] = -1
-    return sp.csr_array((data, indices, indptr), shape=(num_nodes, num_nodes))
-
-
-@numba.njit(cache=True)
-def _count_inside(indptr, indices, nodes, places, counts):
-    """counts[k + 1] = links of nodes[k] to others of `nodes`."""
-    for k in range(len(nodes)):
-        for entry in range(indptr[nodes[k]], indptr[nodes[k] + 1]):
-            counts[k + 1] += places[indices[entry]] >= 0
-
-
-@numba.njit(cache=True)
-def _copy_inside(indptr, indices, data, nodes, places, starts, inside, weights):
-    """These links, row by row."""
-    for k in range(len(nodes)):
-        end = starts[k]
-        for entry in range(indptr[nodes[k]], indptr[nodes[k] + 1]):
-            if places[indices[entry]] >= 0:
-                inside[end] = places[indices[entry]]
-                weights[end] = data[entry]
-                end += 1
 
 
 def _children(part: Part, cluster_ids: np.ndarray) -> list[Part]:

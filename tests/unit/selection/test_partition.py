@@ -8,7 +8,6 @@ from selection.config import GraphConfig, SpectralConfig
 from selection.exchange import exchange
 from selection.knn import find_neighbors
 from selection.partition import (
-    _subgraph,
     balanced_clusters,
     child_sizes,
     fill_exactly,
@@ -39,16 +38,6 @@ def test_two_levels_keep_sizes_exact_and_beat_random():
     np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(1200))
     random = random_batches(1200, 8, 150, np.random.default_rng(0))
     assert captured_affinity(affinity, batches) > 10 * captured_affinity(affinity, random)
-
-
-@given(st.integers(0, 300), st.sets(st.integers(0, 39), min_size=1), st.integers(0, 99))
-def test_the_graph_of_some_nodes(num_links, chosen, seed):
-    graph = random_graph(40, num_links, seed).astype(np.float32)
-    nodes, places = np.array(sorted(chosen)), np.full(40, -1, np.int32)
-    part = _subgraph(graph, nodes, places)
-    np.testing.assert_array_equal(part.toarray(), graph.toarray()[nodes][:, nodes])
-    assert part.has_sorted_indices
-    assert (places == -1).all()
 
 
 def test_the_mapper_decides_where_not_what():
