@@ -45,7 +45,8 @@ def save_model(
         The configuration of the model.
 
     Raises:
-        ConfigError: there is no such architecture or setting, it reads something else, or `pretrained` is not there.
+        ConfigError: there is no such architecture or setting, the architecture reads something else, or `pretrained`
+            cannot be loaded.
     """
     config_class = _config_class(config.architecture, f"{field}.architecture", input_name)
     if config.pretrained:
@@ -66,7 +67,7 @@ def save_model(
 def _config_class(architecture: str, field: str, input_name: str) -> type[PretrainedConfig]:
     if architecture not in CONFIG_MAPPING or CONFIG_MAPPING[architecture] not in MODEL_MAPPING:
         raise ConfigError(
-            f"{field}: transformers knows no model {architecture!r}; see its documentation for others"
+            f"{field}: transformers knows no {architecture!r}; see its documentation for others"
         )
     config_class = CONFIG_MAPPING[architecture]
     if (found := _model_class(config_class).main_input_name) != input_name:
