@@ -10,10 +10,7 @@ ResultT = TypeVar("ResultT")
 
 
 def run_all(
-    work: Callable[[TaskT], ResultT],
-    tasks: Sequence[TaskT],
-    num_workers: int,
-    begin: Callable[[], None] | None = None,
+    work: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], num_workers: int
 ) -> Iterator[tuple[TaskT, ResultT]]:
     """Do tasks, in processes of their own where there are several of both.
 
@@ -21,7 +18,6 @@ def run_all(
         work: done to each task; it is sent to the processes, as tasks and results are.
         tasks: what there is to do.
         num_workers: most processes.
-        begin: called first in each process; not called where there are none.
 
     Yields:
         Each task with its result, in the order in which they are done.
@@ -31,7 +27,7 @@ def run_all(
         yield from ((task, work(task)) for task in tasks)
         return
     # Spawned, not forked: the caller may run threads, of torch or of Ray.
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), begin)
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"))
     try:
         running = {pool.submit(work, task): task for task in tasks}
         for finished in as_completed(running):

@@ -48,12 +48,7 @@ from selection.processes import run_all
 from selection.progress import Progress
 from trainer.datasets.near_duplicates import first_of_each, minhash
 from trainer.datasets.python_functions import Function, functions_of
-from trainer.datasets.shard_writer import (
-    PAIRS_PER_SHARD,
-    find_dataset,
-    split_part,
-    write_dataset,
-)
+from trainer.datasets.shard_writer import PAIRS_PER_SHARD, find_dataset, split_part, write_dataset
 
 NEAR_DUPLICATE_SIMILARITY = 0.8
 MIN_HELDOUT_PAIRS = 2_000

@@ -118,11 +118,12 @@ def train_all(
     """Every method in every setting, in processes of one thread each; they come in the order in which they finish."""
     work = partial(_train, num_runs=num_runs, num_steps=num_steps, seed=seed)
     tasks = list(product(settings, methods))
-    for _, curves in run_all(work, tasks, num_workers, begin=_use_one_thread):
+    for _, curves in run_all(work, tasks, num_workers):
         yield curves
 
 
 def _train(task: tuple[Setting, str], **kwargs: int) -> Curves:
+    _use_one_thread()
     return train(*task, **kwargs)
 
 
