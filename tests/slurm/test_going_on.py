@@ -5,7 +5,7 @@ import pytest
 from launcher.run_dir import read_lines
 from tests.integration.test_run import losses
 from tests.slurm.cluster import wait_until
-from tests.slurm.test_two_nodes import RUN_S, log, wait_for_first_step
+from tests.slurm.test_two_nodes import RUN_S, log, wait_for_first_step, wait_for_restart
 from trainer.checkpoint import complete_checkpoints
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ray]
@@ -17,19 +17,16 @@ def test_stopped_at_its_start_and_preempted_in_training(
     run_dir = tmp_path / "run"
     job = submit(run_dir, *overrides, "--partition", "low")
 
-    def restarts():
-        return int(cluster.job(job)["Restarts"])
-
     # RUNNING comes before the script runs, and a signal before its traps is lost
     wait_until((run_dir / "logs" / "submit-001" / f"job-{job}.0").exists, "start", 30)
     cluster.run("scancel", "--batch", "--signal=USR1", str(job))  # as before the time limit
-    wait_until(lambda: restarts() == 1, "first requeue", 60)
+    wait_for_restart(cluster, job, run_dir, 1)
 
     wait_for_first_step(cluster, job, run_dir)
     script = tmp_path / "urgent.sh"
     script.write_text("#!/bin/sh\nsleep 1\n")
     cluster.run("sbatch", "-N2", "--exclusive", "-p", "high", "-o", "/dev/null", str(script))
-    wait_until(lambda: restarts() == 2, "preemption", 60)
+    wait_for_restart(cluster, job, run_dir, 2)
     last = max(losses(run_dir))
 
     assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
@@ -47,7 +44,7 @@ def test_requeued_by_hand_in_training(cluster, submit, overrides, alone, tmp_pat
     wait_for_first_step(cluster, job, run_dir)
     wait_until(lambda: complete_checkpoints(run_dir / "checkpoints"), "checkpoint", 60)
     cluster.run("scontrol", "requeue", str(job))
-    wait_until(lambda: cluster.job(job)["Restarts"] == "1", "requeue", 60)
+    wait_for_restart(cluster, job, run_dir, 1)
     assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
     assert "going on from step" in log(run_dir)
     assert losses(run_dir) == losses(alone)
@@ -66,7 +63,7 @@ def test_an_orphan_beside_its_requeued_copy_stops(cluster, submit, overrides, tm
     rank_log = run_dir / "logs" / "attempt-001" / "rank-0.log"
     message = f"belongs to job {job}, attempt 1, process"
     with cluster.silent(cluster.job(job)["NodeList"]):
-        wait_until(lambda: cluster.job(job)["Restarts"] == "1", "requeue", 90)
+        wait_for_restart(cluster, job, run_dir, 1, 90)
         before = max(losses(run_dir))
         wait_until(lambda: message in rank_log.read_text(), "end of the orphan", 90)
         wait_until(lambda: "going on from step" in log(run_dir), "start of the copy", 90)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.integration.test_run import losses
 from tests.slurm.cluster import wait_until
-from tests.slurm.test_two_nodes import RUN_S, log, wait_for_first_step
+from tests.slurm.test_two_nodes import RUN_S, log, wait_for_first_step, wait_for_restart
 from trainer.checkpoint import complete_checkpoints
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ray]
@@ -17,7 +17,7 @@ def test_a_node_is_killed(cluster, submit, overrides, alone, tmp_path, node):
     wait_for_first_step(cluster, job, run_dir)
     wait_until(lambda: complete_checkpoints(run_dir / "checkpoints"), "checkpoint", 60)
     cluster.crash_node(node)
-    wait_until(lambda: cluster.job(job)["Restarts"] == "1", "requeue", 90)
+    wait_for_restart(cluster, job, run_dir, 1, 90)
     cluster.start_node(node)
     assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
     assert "going on from step" in log(run_dir)

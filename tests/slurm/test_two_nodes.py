@@ -30,6 +30,16 @@ def wait_for_first_step(cluster, job, run_dir):
     wait_until(has_begun, f"first step of job {job}", START_S)
 
 
+def wait_for_restart(cluster, job, run_dir, number, timeout_s=60):
+    """Wait until the job is back in the queue for the `number`th time, or say what it printed."""
+    try:
+        wait_until(
+            lambda: cluster.job(job)["Restarts"] == str(number), f"restart {number}", timeout_s
+        )
+    except AssertionError as error:
+        pytest.fail(f"{error}: {cluster.state(job)}\n{log(run_dir)}")
+
+
 def listening_ports(job):
     """Ports on which Ray listens, and who; srun takes ports by itself, and so do torch's ranks."""
     ports = {}
