@@ -5,18 +5,21 @@ train, they save at the next step and stop. Signals may come at any moment and m
 one are not minded, so that a run that is on its way out is not cut off.
 """
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: try again later, as the SLURM script does."""
 
 _SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+_A_MOMENT_S = 0.05
 
 
 class Stopped(KeyboardInterrupt):
@@ -39,12 +42,38 @@ def stoppable() -> Iterator[None]:
         raise Stopped
 
     try:
-        with _handling(stop):
+        with _handling(stop), _asking_again(stop):
             yield
     except KeyboardInterrupt:  # what becomes of it inside a call to Ray
         if asked:
             raise Stopped from None
         raise
+
+
+@contextmanager
+def _asking_again(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signal once more when a `Stopped` was dropped, as Python does where nobody could catch it.
+
+    That is in `__del__`, and in the callbacks of weak references that every import has.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Stopped):
+            before(unraisable)
+            return
+        number = signal.SIGUSR1
+        signal.signal(number, handler)
+        # not at once, or it would be raised and dropped in here
+        again = threading.Timer(_A_MOMENT_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

@@ -56,6 +56,29 @@ def test_ray_makes_an_ordinary_interrupt_of_it():
 
 
 @pytest.mark.parametrize("number", SIGNALS)
+def test_python_may_drop_it_once_but_not_for_good(number):
+    """Nothing that is raised in `__del__` gets out of it; the same goes for a moment of every import."""
+
+    class Dying:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(0)
+
+    before = [signal.getsignal(each) for each in SIGNALS]
+    own_hook = sys.unraisablehook
+    try:
+        with pytest.raises(Stopped), stoppable():
+            dying = Dying()
+            del dying
+            time.sleep(5)
+            pytest.fail("it was dropped")
+        assert sys.unraisablehook is own_hook
+    finally:
+        for each, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_while_the_ranks_train_they_are_asked_by_a_file(number, tmp_path):
     before = [signal.getsignal(each) for each in SIGNALS]
     with stoppable():
