@@ -61,6 +61,10 @@ def select_batches(
         ConfigError: an argument is wrong; the message names it.
     """
     config = _with_shortcuts(config or SelectionConfig(), strategy, temperature)
+    if not isinstance(previous, Selection | Schedule | None):
+        raise ConfigError(
+            f"previous: is a {type(previous).__name__}; give what select_batches or open_schedule returned"
+        )
     batch_size = check_batch_size(batch_size, config)
     seeds = whole_number(seed, "seed"), _this_round(round_number, previous)
     first = unit_rows(U, "U")

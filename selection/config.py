@@ -137,7 +137,7 @@ class SpectralConfig(Settings):
     num_links: int = Field(default=20, ge=1)
     """Strongest links of each node that the eigenvectors look at; everything else looks at all."""
 
-    device: str = "cpu"
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     """Where torch computes the eigenvectors of the first split, by far the largest: `cuda`, for which a run sets
     a GPU aside; `cpu` needs no torch."""
 
@@ -206,16 +206,20 @@ class HardnessConfig(Settings):
         return self.separate_duplicates and strategy not in UNGUARDED
 
     def check_strategy(self, strategy: StrategyName) -> None:
-        """Refuse a margin that would have no effect.
+        """Refuse settings that a strategy cannot heed.
 
         Raises:
-            ConfigError: the strategy cannot heed it.
+            ConfigError: it takes whoever there is, and one of them is set.
         """
-        if self.margin is not None and strategy in UNGUARDED:
-            raise ConfigError(
-                f"selection.hardness.margin: is {self.margin:g}, but strategy {strategy} takes whoever there is; "
-                "leave the margin out, or take another strategy"
-            )
+        if strategy not in UNGUARDED:
+            return
+        for field in ("cluster_size", "random_share", "warmup_rounds", "margin"):
+            value = getattr(self, field)
+            if value != type(self).model_fields[field].default:
+                raise ConfigError(
+                    f"selection.hardness.{field}: is {value:g}, but strategy {strategy} takes whoever there is; "
+                    "leave it out, or take another strategy"
+                )
 
 
 WHOLE: tuple[StrategyName, ...] = (*UNGUARDED, "osgd")

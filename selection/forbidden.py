@@ -27,7 +27,7 @@ from selection.knn import Neighbors
 LARGEST_CLIQUE = 32
 """Contents of more pairs than this are left out of `Forbidden.repel`, where they would be too many entries."""
 
-_REPULSION = np.float32(-1e4)  # the affinity of a pair is below 100 down to t = 0.05
+_REPULSION = np.float32(-1e4)  # an affinity is at most 4 (2 / t + ln(B - 1)), 850 at t = 0.01
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ Legend: n nodes, c groups, k group size, o nodes that are too many in their part
 import numba
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int, Int64
 
 
 def mended(
@@ -54,7 +54,7 @@ def _over(
 
 
 def affinity_inside(
-    affinity: sp.csr_array, parts: Int64[np.ndarray, "n"]
+    affinity: sp.csr_array, parts: Int[np.ndarray, "n"]
 ) -> Float32[np.ndarray, "n"]:
     """The affinity of each node to the others of its part."""
     inside = np.zeros(len(parts), np.float32)

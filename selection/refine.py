@@ -60,7 +60,7 @@ def swap_refine(
     """Improve batches by swaps; F + affinity_share * affinity inside never falls.
 
     Args:
-        affinity: symmetric [n, n] with sorted indices; negative entries keep nodes apart.
+        affinity: symmetric [n, n] with sorted indices; negative entries keep nodes apart, if it counts at all.
         U: first embeddings, on the unit sphere.
         V: second embeddings.
         batches: node ids, each once.

@@ -176,8 +176,7 @@ def measure_links(
         graph = forbidden.remove_from(graph)
     batch_of = batch_of_each(batches, len(region_of), np.int32)
     together, met = (
-        float(np.mean([label_of[side] == label_of[queries.ids, None] for side in sides]))
-        for label_of in (region_of, batch_of)
+        _share_with(label_of, queries.ids, sides) for label_of in (region_of, batch_of)
     )
     recall = combined["knn_recall"]
     return {
@@ -189,3 +188,13 @@ def measure_links(
         "captured_affinity": share_inside(graph, batch_of[ids]),
         "random_captured_affinity": (batches.shape[1] - 1) / (len(region_of) - 1),
     }
+
+
+def _share_with(
+    label_of: Int32[np.ndarray, "n"],
+    ids: Int64[np.ndarray, "q"],
+    neighbors: Sequence[Int32[np.ndarray, "q k"]],
+) -> float:
+    """Share of the neighbours that have the label of their query; who is nowhere has a negative one."""
+    own = label_of[ids, None]
+    return float(np.mean([(label_of[side] == own) & (own >= 0) for side in neighbors]))

@@ -87,9 +87,11 @@ def iterate_in_torch(
     """The same in torch, on any of its devices; on a CPU it is slower than our threads (benchmarks/NOTES.md)."""
     import torch
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    count = torch.cuda.device_count()
+    if device.startswith("cuda") and (torch.device(device).index or 0) >= count:
         raise ConfigError(
-            f"selection.spectral.device: is {device}, but torch finds no CUDA device here; take cpu"
+            f"selection.spectral.device: is {device}, but torch finds {count or 'no'} CUDA device{'s' * (count > 1)} "
+            "here; take another one, or cpu"
         )
     arrays = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # "in beta state"

@@ -14,7 +14,7 @@ webdataset's own reader yields:
 webdataset reads on past a cut at a header and yields the samples before it. Here a tar must end
 with its zero block, because a shard that lost its tail would silently change the number of pairs.
 
-While a shard is scanned, memory is 20 bytes per part and 8 per sample plus its key.
+While a shard is scanned, memory is 20 bytes per part and 16 per sample plus its key.
 """
 
 import re
@@ -132,7 +132,7 @@ class _Grouping:
         self._extensions_of_sample: set[str] = set()
         self._extension_ids: dict[str, int] = {}
         self._first_parts, self._key_starts = array("Q"), array("Q")
-        self._offsets, self._sizes, self._extensions = array("Q"), array("Q"), array("L")
+        self._offsets, self._sizes, self._extensions = array("Q"), array("Q"), array("I")
         self._keys = bytearray()
 
     def add(self, member: tarfile.TarInfo) -> None:

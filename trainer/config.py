@@ -3,7 +3,7 @@
 Imports no torch or deepspeed, so that a configuration can be checked anywhere in an instant.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,12 +19,15 @@ __all__ = [
 ]
 
 
+_Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Settings):
     """AdamW with a linear warm-up and a cosine decay over the whole run."""
 
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0)
 
     warmup_steps: int = Field(default=100, ge=0)

@@ -5,7 +5,7 @@ of the step are a function of (`trainer/views`). With `reader_processes` at 0 th
 CPU ranks keep every core busy, and a process that reads ahead would take its time from them and the memory of one
 more interpreter. GPU ranks leave the CPU idle and want a few.
 
-Memory: one order of the batches per epoch, never one per step, and `_PREFETCHED_BATCHES` batches per process.
+Memory: one order of the batches per epoch, never one per step, and `_PREFETCHED_BATCHES` batches, or two per process.
 """
 
 import time

@@ -9,6 +9,8 @@ from selection.config import Settings
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share or a probability."""
 
+_Positive = Annotated[float, Field(gt=0)]
+
 
 class TextTransformerConfig(Settings):
     """A small transformer that embeds both texts of a pair, see `trainer/encoders/text_transformer.py`."""
@@ -123,7 +125,7 @@ class ImageTowerConfig(TowerConfig):
     """Height and width that images are brought to, in pixels: shorter side scaled, middle cut out."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[_Positive, _Positive, _Positive] = (0.229, 0.224, 0.225)
     """Of red, green and blue in the data, from 0 to 1; the model sees (value - mean) / std. ImageNet's by default."""
 
     pooling: Literal["model", "mean", "first"] = "model"

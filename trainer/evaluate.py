@@ -62,7 +62,7 @@ def partner_ranks(
     ranks = np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), block):
         rows = slice(start, start + block)
-        similarities = queries[rows] @ pool.T  # similarities: (c, n)
+        similarities = queries[rows] @ pool.T  # (c, m)
         own = similarities[np.arange(len(similarities)), start + np.arange(len(similarities))]
         # The partner itself is among those counted, hence no "one plus".
         ranks[rows] = (similarities >= own[:, None] - TIE_TOLERANCE).sum(axis=1)

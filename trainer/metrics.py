@@ -53,12 +53,6 @@ class MetricsLog:
         self._writer.close()
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of `train.jsonl`; one that a crash tore is left out."""
-    path = folder / FILE
-    return _whole_lines(path.read_text()) if path.is_file() else []
-
-
 def cut_lines(path: Path, step: int) -> None:
     """Remove the lines after `step`, and a torn one, from a metrics file, which need not exist."""
     if not path.is_file():

@@ -104,10 +104,16 @@ def _settings(tower: ImageTowerConfig | TextTowerConfig, field: str) -> dict[str
     given: Mapping[str, Any] = tower.settings
     saved = Path(tower.pretrained or "") / "config.json"
     if tower.pretrained and saved.is_file():
-        given = json.loads(saved.read_text())
+        given = _of_architecture(json.loads(saved.read_text()), tower.architecture)
     settings = {**_ARCHITECTURES[tower.architecture].defaults, **given}
     _check_settings(settings, _ARCHITECTURES[tower.architecture].defaults, f"{field}.settings")
     return settings
+
+
+def _of_architecture(saved: Mapping[str, Any], architecture: str) -> Mapping[str, Any]:
+    """The settings of one model among those that were saved together, as CLIP's are."""
+    sections = (section for section in saved.values() if isinstance(section, dict))
+    return next((each for each in sections if each.get("model_type") == architecture), saved)
 
 
 def _check_settings(settings: Mapping[str, Any], like: Mapping[str, Any], field: str) -> None:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 from launcher.plan.estimate import Plan
 from launcher.plan.hardware import GPUS, Resources, rank_flops_per_s
 from launcher.plan.memory import RANK_PROCESS_BYTES
 from launcher.plan.work import SELECTION_STAGES, TRAIN_STAGE, num_readers
 from launcher.spelling import spell_bytes, spell_seconds
+from trainer.config import TextTransformerConfig
 
 
 def warnings(plan: Plan) -> Iterator[str]:
@@ -18,6 +20,7 @@ def warnings(plan: Plan) -> Iterator[str]:
     yield from _overlap_warnings(plan)
     yield from _use_warnings(plan)
     yield from _picture_warnings(plan)
+    yield from _encoder_warnings(plan)
 
 
 def _gpu_warnings(plan: Plan) -> Iterator[str]:
@@ -159,6 +162,17 @@ def _picture_warnings(plan: Plan) -> Iterator[str]:
             f"ranks wait for their pictures, which {num_readers(plan.config)} processes decode; raise "
             "train.reader_processes, or write smaller pictures"
         )
+
+
+def _encoder_warnings(plan: Plan) -> Iterator[str]:
+    encoder = plan.config.encoder
+    towers = {} if isinstance(encoder, TextTransformerConfig) else encoder.towers
+    for kind, tower in towers.items():
+        if tower.pretrained and not (Path(tower.pretrained) / "config.json").is_file():
+            yield (
+                f"encoder.{kind}.pretrained: {tower.pretrained} is not here, so a {tower.architecture} of the usual "
+                "size was counted; give a folder that has its config.json"
+            )
 
 
 def _node_memory(there: Resources) -> str:

@@ -120,26 +120,31 @@ def train_or_refuse(jobs: list[str]) -> list[str]:
     return messages
 
 
-def train_stopped(job: str, at_steps: list[int]) -> list[int]:
-    """Train a job that one rank is asked to stop before these steps, and begin it anew each time.
+def train_stopped(jobs: list[str], at_steps: list[list[int]]) -> list[list[int]]:
+    """Train each job, which one rank is asked to stop before its steps, and begin it anew each time.
 
     Returns:
-        The steps at which it stopped.
+        For each job the steps at which it stopped.
     """
-    found = TrainJob.model_validate_json(job)
     stopping._LOOK_EVERY_S = 0
-    seed_step, stopped = loop.seed_step, []
     with process_group(use_gpu=False):
-        for step in at_steps:
-            loop.seed_step = _asking(found, step, seed_step)
-            train(found)
-            newest = latest_checkpoint(found.checkpoints_folder, found.config_hash)
-            stopped.append(newest.position.step)
-            dist.barrier()
-            found.stop_file.unlink(missing_ok=True)
-            dist.barrier()
-        loop.seed_step = seed_step
-        train(found)
+        return [
+            _stop(TrainJob.model_validate_json(text), steps)
+            for text, steps in zip(jobs, at_steps, strict=True)
+        ]
+
+
+def _stop(job: TrainJob, at_steps: list[int]) -> list[int]:
+    seed_step, stopped = loop.seed_step, []
+    for step in at_steps:
+        loop.seed_step = _asking(job, step, seed_step)
+        train(job)
+        stopped.append(latest_checkpoint(job.checkpoints_folder, job.config_hash).position.step)
+        dist.barrier()
+        job.stop_file.unlink(missing_ok=True)
+        dist.barrier()
+    loop.seed_step = seed_step
+    train(job)
     return stopped
 
 

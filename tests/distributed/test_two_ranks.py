@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from launcher.plan.disk import checkpoint_bytes
+from launcher.run_dir import read_lines
 from selection.artifacts import has_manifest
 from selection.collected import collected_folder, read_collected
 from selection.schedule import open_schedule, schedule_folder, write_schedule
@@ -25,7 +26,7 @@ from trainer.checkpoint import (
 from trainer.embedder import CheckpointEmbedder
 from trainer.engine import learning_rate_ratio, parameter_groups
 from trainer.losses import info_nce
-from trainer.metrics import read_metrics
+from trainer.metrics import FILE
 from trainer.model import build_model
 
 STAGES = (0, 1, 2, 3)
@@ -106,7 +107,7 @@ def runs(workshop, tmp_path_factory):
 
 
 def metric(job, name="train/loss"):
-    return {line["step"]: line[name] for line in read_metrics(job.metrics_folder)}
+    return {line["step"]: line[name] for line in read_lines(job.metrics_folder / FILE)}
 
 
 @pytest.fixture(scope="module")
@@ -332,9 +333,9 @@ def test_no_run_left_an_incomplete_checkpoint(runs):
 
 def test_a_finished_run_has_nothing_to_do_and_leaves_no_thread_behind(runs, tmp_path):
     jobs, _ = runs
-    before = read_metrics(jobs["windows"].metrics_folder)
+    before = read_lines(jobs["windows"].metrics_folder / FILE)
     ranks = run_ranks(rank_programs.train_one, 2, tmp_path, job=jobs["windows"].model_dump_json())
-    assert read_metrics(jobs["windows"].metrics_folder) == before
+    assert read_lines(jobs["windows"].metrics_folder / FILE) == before
     # Threads of gloo that outlive the interpreter abort it now and then, after all the work is done.
     assert ranks == [[], []]
 

@@ -12,6 +12,7 @@ Legend: n images, s = 32 height and width.
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ def write_cifar100_c(
 
     Raises:
         ConfigError: `source` is absent or holds no corruptions, or `folder` holds something else.
-        ArtifactError: an array is of another shape or type, such as one that would have to be unpickled.
+        ArtifactError: `source` is no tar, or an array is cut off or of another shape or type, such as one that would
+            have to be unpickled.
     """
     arrays = _Arrays.find(source)
     parameters = {"corruptions": list(arrays.names), "severity": severity}
@@ -65,7 +67,8 @@ def count_corruptions(pairs: PairReader) -> int:
     """Corruptions of each image, as the first samples tell.
 
     Raises:
-        ArtifactError: a sample does not say of which image it is, or images have different numbers of corruptions.
+        ArtifactError: a sample does not say of which image it is, or the samples are no whole number of images with as
+            many corruptions as the first.
     """
     samples = pairs.read(np.arange(min(len(pairs), _MOST_CORRUPTIONS + 1)))
     try:
@@ -97,12 +100,7 @@ class _Arrays:
         if source.is_dir():
             found = {path.stem: (path, 0) for path in source.glob("*.npy")}
         elif source.is_file():
-            with tarfile.open(source, "r:") as tar:
-                found = {
-                    Path(m.name).stem: (source, m.offset_data)
-                    for m in tar
-                    if m.name.endswith(".npy")
-                }
+            found = cls._in_tar(source)
         else:
             raise ConfigError(
                 f"--source: {source} is neither a file nor a folder; get CIFAR-100-C.tar"
@@ -113,6 +111,17 @@ class _Arrays:
                 f"--source: {source} holds no .npy file but labels; get CIFAR-100-C.tar"
             )
         return cls(source, tuple(sorted(found)), tuple(found[name] for name in sorted(found)))
+
+    @staticmethod
+    def _in_tar(source: Path) -> dict[str, tuple[Path, int]]:
+        try:
+            with tarfile.open(source, "r:") as tar:
+                arrays = [member for member in tar if member.name.endswith(".npy")]
+        except tarfile.TarError as error:
+            raise ArtifactError(
+                f"{source}: is no tar ({error}); get CIFAR-100-C.tar, and unpack it if it was compressed"
+            ) from None
+        return {Path(member.name).stem: (source, member.offset_data) for member in arrays}
 
     def check(self) -> int:
         """Images of each severity.
@@ -125,6 +134,9 @@ class _Arrays:
             with path.open("rb") as file:
                 file.seek(offset)
                 shape = read_header(file, f"{self.source}: {name}.npy")
+                num_bytes = path.stat().st_size - file.tell()
+            if num_bytes < math.prod(shape):
+                raise ArtifactError(f"{self.source}: {name}.npy is cut off; get the data set again")
             expected = expected or shape
             if shape != expected or shape[0] % NUM_SEVERITIES:
                 raise ArtifactError(

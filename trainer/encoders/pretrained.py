@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
@@ -46,10 +47,11 @@ def save_model(
 
     Raises:
         ConfigError: there is no such architecture or setting, the architecture reads something else, or `pretrained`
-            cannot be loaded.
+            cannot be loaded, lacks weights, or is of another architecture.
     """
     config_class = _config_class(config.architecture, f"{field}.architecture", input_name)
     if config.pretrained:
+        _check_saved(config.pretrained, config.architecture, field)
         model = _load(_model_class(config_class), config.pretrained, f"{field}.pretrained")
         model.save_pretrained(folder, max_shard_size="1TB")  # one file, whose name we know
         return model.config
@@ -75,6 +77,20 @@ def _config_class(architecture: str, field: str, input_name: str) -> type[Pretra
             f"{field}: {architecture} reads {found}, but the tower gives {input_name}; take another architecture"
         )
     return config_class
+
+
+def _check_saved(name: str, architecture: str, field: str) -> None:
+    """Refuse a saved model of another architecture: transformers would make up the weights that it lacks."""
+    try:
+        saved, _ = PretrainedConfig.get_config_dict(name)
+    except (OSError, ValueError) as error:
+        raise _cannot_be_loaded(f"{field}.pretrained", name, error) from None
+    sections = [saved, *(section for section in saved.values() if isinstance(section, dict))]
+    found = [section["model_type"] for section in sections if "model_type" in section]
+    if found and architecture not in found:
+        raise ConfigError(
+            f"{field}.architecture: is {architecture}, but {name} is a {found[0]}; set it to one of {', '.join(found)}"
+        )
 
 
 def _check_settings(
@@ -117,14 +133,24 @@ def _load(
     model_class: type[PreTrainedModel], name: str, field: str, **options: Any
 ) -> PreTrainedModel:
     try:
-        return model_class.from_pretrained(
-            name, use_safetensors=True, dtype=torch.float32, **options
+        model, report = model_class.from_pretrained(
+            name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _cannot_be_loaded(field, name, error) from None
+    # a summary that nobody trained is left out of many files
+    if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
         raise ConfigError(
-            f"{field}: {name} cannot be loaded ({_first_line(error)}); give a folder with config.json and "
-            f"{_WEIGHTS}, or a name on the hub that has both"
-        ) from None
+            f"{field}: {name} has no weights for {missing[0]} and {len(missing) - 1} more; give one that is whole"
+        )
+    return model
+
+
+def _cannot_be_loaded(field: str, name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{field}: {name} cannot be loaded ({_first_line(error)}); give a folder with config.json and "
+        f"{_WEIGHTS}, or a name on the hub that has both"
+    )
 
 
 def save_tokenizer(name: str, path: Path, field: str) -> dict[str, int]:

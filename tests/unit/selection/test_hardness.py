@@ -210,10 +210,12 @@ def test_a_margin_that_forbids_everything_is_one_clear_error(random_pairs):
         select((U, V), batch_size=6, margin=2)
 
 
-def test_a_margin_has_no_effect_on_whole_sets(random_pairs):
+def test_hardness_has_no_effect_on_whole_sets(random_pairs):
     U, V = (side[:6].copy() for side in random_pairs)
     with pytest.raises(ConfigError, match=r"margin: is 0\.1, but strategy full"):
         select((U, V), batch_size=6, strategy="full", margin=0.1)
+    with pytest.raises(ConfigError, match=r"random_share: is 0\.5, but strategy all"):
+        select((U, V), batch_size=6, strategy="all", random_share=0.5)
     U[3] = U[2]
     assert select((U, V), batch_size=6, strategy="full").batches.shape == (1, 6)
 

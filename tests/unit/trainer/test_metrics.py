@@ -4,8 +4,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from launcher.run_dir import read_lines
 from selection.errors import JobError
-from trainer.metrics import FILE, MetricsLog, Window, check_finite, peak_memory_gib, read_metrics
+from trainer.metrics import FILE, MetricsLog, Window, check_finite, peak_memory_gib
 
 
 def write_steps(folder, start, steps):
@@ -18,22 +19,22 @@ def write_steps(folder, start, steps):
 def test_a_resumed_run_has_each_step_once(tmp_path):
     write_steps(tmp_path, 0, range(1, 8))
     write_steps(tmp_path, 4, range(5, 10))
-    assert [line["step"] for line in read_metrics(tmp_path)] == list(range(1, 10))
+    assert [line["step"] for line in read_lines(tmp_path / FILE)] == list(range(1, 10))
 
 
 def test_a_torn_line_is_removed(tmp_path):
     write_steps(tmp_path, 0, [1, 2])
     with (tmp_path / FILE).open("a") as file:
         file.write('{"step": 3, "trai')
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+    assert [line["step"] for line in read_lines(tmp_path / FILE)] == [1, 2]
     write_steps(tmp_path, 2, [3])
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+    assert [line["step"] for line in read_lines(tmp_path / FILE)] == [1, 2, 3]
 
 
 def test_a_new_run_starts_an_empty_file(tmp_path):
     write_steps(tmp_path, 0, [1, 2])
     write_steps(tmp_path, 0, [1])
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1]
+    assert [line["step"] for line in read_lines(tmp_path / FILE)] == [1]
 
 
 def test_lines_hold_all_metrics_and_the_time(tmp_path):

@@ -1,5 +1,6 @@
 """CIFAR-100, CIFAR-100-C and Tiny ImageNet, from small files of exactly the standard layout."""
 
+import gzip
 import io
 import json
 import pickle
@@ -191,6 +192,20 @@ def test_arrays_of_another_kind_are_refused(corrupted, tmp_path, array, message)
         np.save(folder / "snow.npy", array, allow_pickle=True)
     with pytest.raises(ArtifactError, match=message):
         write_cifar100_c(tmp_path / "data", folder, 1, 1, silent)
+
+
+def test_what_is_cut_off_or_compressed_is_refused(cifar_c, tmp_path):
+    is_folder = cifar_c.is_dir()
+    path = cifar_c / "fog.npy" if is_folder else cifar_c
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    message = r"fog\.npy is cut off" if is_folder else "is cut off|is no tar"
+    with pytest.raises(ArtifactError, match=message):
+        write_cifar100_c(tmp_path / "data", cifar_c, 1, 1, silent)
+    if not is_folder:
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(ArtifactError, match=r"is no tar .* unpack it if it was compressed"):
+            write_cifar100_c(tmp_path / "data", cifar_c, 1, 1, silent)
 
 
 def test_no_corruptions_are_a_mistake_of_the_user(tmp_path):

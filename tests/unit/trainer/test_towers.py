@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from selection.errors import ArtifactError, ConfigError
 from selection.progress import silent
@@ -20,6 +21,7 @@ from trainer.encoder_config import TowersConfig
 from trainer.encoders import build_encoder, prepare_encoder
 from trainer.encoders import towers as towers_module
 from trainer.encoders.inputs import NO_TOKEN
+from trainer.sizes import encoder_sizes
 
 BERT = {
     "hidden_size": 32,
@@ -28,6 +30,12 @@ BERT = {
     "intermediate_size": 64,
     "hidden_dropout_prob": 0,
     "attention_probs_dropout_prob": 0,
+}
+CLIP_HALF = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
 }
 TEXT = {"architecture": "bert", "vocab_size": 300, "max_tokens": 12, "settings": BERT}
 CONV = {"patch_size": 4, "num_stages": 2, "hidden_sizes": [16, 32], "depths": [1, 1]}
@@ -312,6 +320,56 @@ def test_weights_that_must_be_unpickled_are_refused(trained, pairs, tmp_path):
     with pytest.raises(ConfigError, match=r"encoder\.text\.pretrained: .* cannot be loaded"):
         prepare_encoder(config, pairs, tmp_path / "encoder", silent)
     assert not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("roberta", r"encoder\.text\.architecture: is bert, but .* is a roberta; set it to"),
+        ("distilbert", r"encoder\.text\.architecture: is bert, but .* is a distilbert"),
+        ("smaller", r"encoder\.text\.pretrained: .* cannot be loaded"),
+        ("cut off", r"encoder\.text\.pretrained: .* cannot be loaded"),
+        ("incomplete", r"has no weights for encoder\.layer\.0\.\S+ and \d+ more"),
+    ],
+)
+def test_a_model_that_would_be_made_up_is_refused(trained, pairs, tmp_path, damage, message):
+    source = shutil.copytree(trained, tmp_path / "source")
+    settings, weights = source / "config.json", source / "model.safetensors"
+    values, tensors = json.loads(settings.read_text()), load_file(weights)
+    if damage == "smaller":
+        settings.write_text(json.dumps({**values, "hidden_size": 16}))
+    elif damage == "cut off":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "incomplete":
+        kept = {name: each for name, each in tensors.items() if "layer.0" not in name}
+        save_file(kept, weights, {"format": "pt"})
+    else:  # whose keys without a prefix are BERT's, or are not
+        settings.write_text(json.dumps({**values, "model_type": damage}))
+    text = {"architecture": "bert", "pretrained": str(source), "max_tokens": 5}
+    config = TowersConfig(u=CAPTIONS, v=CODE, text=text, dim=8)
+    with pytest.raises(ConfigError, match=message):
+        prepare_encoder(config, pairs, tmp_path / "encoder", silent)
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_a_tower_takes_its_half_of_a_saved_clip(make, trained, tmp_path):
+    clip = CLIPModel(
+        CLIPConfig(
+            text_config={**CLIP_HALF, "vocab_size": 8, "max_position_embeddings": 16},
+            vision_config={**CLIP_HALF, "image_size": 32, "patch_size": 16},
+            projection_dim=8,
+        )
+    )
+    clip.save_pretrained(tmp_path)
+    text = {
+        "architecture": "clip_text_model", "pretrained": str(tmp_path), "tokenizer": str(trained), "max_tokens": 5,
+    }  # fmt: skip
+    encoder = make(u=CAPTIONS, v=CODE, text=text)
+    taken = encoder.towers["text"].model.state_dict()
+    saved = clip.text_model.state_dict()
+    assert all(torch.equal(taken[key], weight) for key, weight in saved.items())
+    sizes = encoder_sizes(TowersConfig(u=CAPTIONS, v=CODE, text=text, dim=8))
+    assert sizes.num_parameters == sum(map(torch.numel, encoder.parameters())) + 1
 
 
 def test_a_trained_tokenizer_serves_fresh_weights(make, trained):

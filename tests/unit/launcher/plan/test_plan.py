@@ -338,3 +338,14 @@ def test_swaps_of_large_batches_take_memory():
         ).selection.working_bytes
 
     assert working_bytes(64) == working_bytes(128) < working_bytes(4096) == 4 * 4096 * 10**6
+
+
+def test_a_model_whose_size_cannot_be_known_here_is_said_to_be_guessed():
+    def told(name):
+        changes = [f"encoder.text.pretrained={name}", "encoder.text.settings={}"]
+        found = warnings(plan_run(load_config(Path("configs/text_embedding.yaml"), changes)))
+        return [warning for warning in found if "encoder.text.pretrained" in warning]
+
+    (warning,) = told("google-bert/bert-large-uncased")
+    assert "is not here, so a bert of the usual size was counted" in warning
+    assert not told("null")
