@@ -1,6 +1,6 @@
 """One strategy on one graph, in a process of its own so that its memory can be measured; see `selection.py` here.
 
-    python benchmarks/selection_case.py FOLDER STRATEGY BATCH_SIZE REPEATS
+    python -m benchmarks.selection_case FOLDER STRATEGY BATCH_SIZE REPEATS
 
 FOLDER holds U.npy, V.npy, v_of_u.npy and u_of_v.npy of a number of pairs that the batch size divides. A variant follows
 the strategy's name, as in `kaminpar:strong` or `metis:recursive`. Prints one line of JSON.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.record import STAGES, Record, read_record
+from launcher.record import STAGES, Record, distinct_names, read_record
 from selection.errors import ConfigError
 
 _METRICS = ("mrr", "recall_at_1", "recall_at_5", "recall_at_10")
@@ -24,7 +24,7 @@ def summarize(root: Path) -> Record:
 
 def comparison(records: Sequence[Record]) -> list[list[str]]:
     """Rows of the table: a heading, then one row per quantity, one column per run."""
-    rows = [["", *(record.name for record in records)]]
+    rows = [["", *distinct_names([record.dir.root for record in records])]]
 
     def add(label: str, cells: list[str]) -> None:
         rows.append([label, *cells])
@@ -60,7 +60,8 @@ def _spell_hardness(record: Record) -> str:
     if record.hardness is None:
         return "1 (random)"
     chosen, random = record.hardness
-    return f"{chosen:.3f} / {random:.3f} = {chosen / random:.2f}"
+    ratio = f" = {chosen / random:.2f}" if random else ""
+    return f"{chosen:.3f} / {random:.3f}{ratio}"
 
 
 def to_text(rows: Sequence[Sequence[str]]) -> str:

@@ -159,7 +159,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 class _SafeLoader(yaml.SafeLoader):
-    """YAML takes the last of two equal keys without a word."""
+    """YAML takes the last of two equal keys without a word, and a name such as 2026-01-31 for a date."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As the base class; a key that is there twice is an error."""
@@ -184,7 +189,7 @@ def read_values(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__}, expected keys with values")
@@ -229,7 +234,7 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise ConfigError(f"override {override!r}: expected key.subkey=value")
     try:
         return dotted, yaml.load(text, _SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"override {override!r}: the value is not valid YAML; quote it") from None
 
 

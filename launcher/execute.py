@@ -1,6 +1,7 @@
 """`coterie run`: claim the run directory, connect Ray, do the rounds, leave a folder that explains itself."""
 
 import logging
+import shlex
 from pathlib import Path
 
 from launcher.attempts import noting_end
@@ -23,8 +24,10 @@ from trainer.claim import Claim
 _README = """\
 # {name}
 
-A run of Coterie: {strategy} batches of {batch_size}, {num_rounds} rounds. `coterie run config.yaml` with the
-`config.yaml` of this folder goes on with it.
+A run of Coterie: {strategy} batches of {batch_size}, {num_rounds} rounds. To go on with it:
+
+    cd {working_dir}
+    coterie run {run_dir}/config.yaml
 
 {table}
 
@@ -63,17 +66,7 @@ def execute(config: RunConfig) -> None:
             _do_rounds(config, run_dir, shards, claim)
         else:
             say(f"{config.run_dir}: all {config.rounds} rounds were finished before")
-    table = to_text(comparison([summarize(config.run_dir)]))
-    with atomic_file(run_dir.readme, "w") as file:
-        file.write(
-            _README.format(
-                name=config.run_dir.name,
-                strategy=config.selection.strategy,
-                batch_size=config.train.batch_size,
-                num_rounds=config.rounds,
-                table=table,
-            )
-        )
+    _explain(config, run_dir, to_text(comparison([summarize(config.run_dir)])))
 
 
 def _do_rounds(
@@ -84,10 +77,27 @@ def _do_rounds(
     with noting_end(run.logs), run.progress:
         prepare(run, shards, num_workers=usable_cpus())
         run_dir.keep(config)
+        _explain(config, run_dir, "Not finished yet; `coterie status` says how far it is.")
         say(_describe_start(run))
         with ray_cluster(config.ray, run.logs):
             check_resources(config)
             run_rounds(run)
+
+
+def _explain(config: RunConfig, run_dir: RunDir, table: str) -> None:
+    """Write the README of a run."""
+    with atomic_file(run_dir.readme, "w") as file:
+        file.write(
+            _README.format(
+                name=config.run_dir.name,
+                strategy=config.selection.strategy,
+                batch_size=config.train.batch_size,
+                num_rounds=config.rounds,
+                working_dir=shlex.quote(str(Path.cwd())),
+                run_dir=shlex.quote(str(config.run_dir)),
+                table=table,
+            )
+        )
 
 
 def _describe_start(run: Run) -> str:

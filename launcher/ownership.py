@@ -3,7 +3,7 @@
 A file lock is the first door; on many a cluster it holds on one machine only. So an attempt also puts its name into an
 owner file and touches it every few seconds. Who finds another one's name there
 - on this machine, with the lock in hand, takes over: the other is dead;
-- of the same SLURM job, takes over: SLURM runs one attempt of a job at a time, so the other is an orphan and stops
+- of an older attempt of the same SLURM job, takes over: SLURM runs one at a time, so the other is an orphan and stops
   before it writes again, see `trainer/claim.py`;
 - otherwise watches the file, and takes over only when it is not touched. No clocks are compared.
 """
@@ -32,12 +32,13 @@ def describe_self() -> dict[str, str]:
     """What an owner file says of this process."""
     name = f"process {os.getpid()} on {socket.gethostname()}"
     if job := os.environ.get("SLURM_JOB_ID"):
-        name = f"job {job}, attempt {os.environ.get('SLURM_RESTART_COUNT', 0)}, {name}"
+        name = f"job {job}, attempt {_restart()}, {name}"
     process = psutil.Process()
     return {
         "name": name,
         "host": socket.gethostname(),
         "job": job or "",
+        "restart": _restart(),
         "pid": str(process.pid),
         "started": str(process.create_time()),
     }
@@ -56,8 +57,16 @@ def find_process(owner: dict[str, str]) -> psutil.Process | None:
 
 
 def is_orphan(owner: dict[str, str]) -> bool:
-    """Whether the owner is an older attempt of the SLURM job that this process belongs to."""
-    return bool(owner) and owner["job"] == os.environ.get("SLURM_JOB_ID")
+    """Whether the owner is an older attempt of the SLURM job that this process belongs to.
+
+    Two runs that somebody starts within one attempt, as in an interactive job, are not.
+    """
+    is_same_job = bool(owner) and owner["job"] == os.environ.get("SLURM_JOB_ID")
+    return is_same_job and owner.get("restart") != _restart()
+
+
+def _restart() -> str:
+    return os.environ.get("SLURM_RESTART_COUNT", "0")
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Ray on one node of a SLURM job and, on the first node, the run; srun starts it once per node.
 
-    python -m launcher.ray_node n1:31766 --logs DIR --temp-dir /tmp --peer n2 --run COMMAND ...    the head
-    python -m launcher.ray_node n1:31766 --logs DIR --temp-dir /tmp                                a worker
+    python -m launcher.ray_node n1:31766 --logs DIR --temp-dir /tmp --store-bytes 1000000000 --join-timeout-s 300
+
+is a worker; with `--peer n2 --stop-file FILE --run COMMAND ...` it is the head.
 
 It ends when the run ends, when Ray does, or when SLURM or the batch script sends a signal. Every process that it
 started ends before it.

@@ -192,3 +192,10 @@ def _read_versions(run_dir: RunDir) -> dict[str, str]:
     """Of the last attempt; none where an older Coterie did not note them."""
     files = sorted(run_dir.root.glob(f"logs/attempt-*/{VERSIONS}"))
     return json.loads(files[-1].read_text()) if files else {}
+
+
+def distinct_names(roots: Sequence[Path]) -> list[str]:
+    """The last parts of paths, as many as it takes to tell those apart that differ."""
+    longest = max(len(root.parts) for root in roots)
+    ends = (["/".join(root.parts[-depth:]) for root in roots] for depth in range(1, longest + 1))
+    return next(names for names in ends if len(set(names)) == len(set(roots)))

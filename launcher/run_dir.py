@@ -111,6 +111,11 @@ class RunDir:
                     f"run_dir: {self.root} is in use by {file.read().strip() or 'another process'}; "
                     "wait for it, or choose another folder"
                 ) from None
+            except OSError as error:
+                raise ConfigError(
+                    f"run_dir: {self.root} lies on a file system without locks ({error.strerror}); choose another "
+                    "folder, or have it mounted with them (Lustre: -o flock)"
+                ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()

@@ -14,6 +14,7 @@ from selection.embeddings import load_embeddings
 from selection.errors import ConfigError
 from selection.shards import ShardIndex
 from trainer.checkpoint import checkpoint_folder, open_checkpoint
+from trainer.config import TowersConfig
 from trainer.embedder import CheckpointEmbedder
 
 _PREVIEW_LINES = 6
@@ -33,9 +34,13 @@ def search(root: Path, queries: Sequence[str], top: int) -> list[list[Hit]]:
     """The `top` held-out pairs for each query, most similar first.
 
     Raises:
-        ConfigError: `root` is no run, or has not finished a round.
+        ConfigError: `root` is no run, has not finished a round, or its u is no text.
     """
     run_dir, config = open_run(root)
+    if isinstance(config.encoder, TowersConfig) and config.encoder.u.tower == "image":
+        raise ConfigError(
+            f"{root}: u of this run reads pictures, but a query is a text; search a run whose u is a text"
+        )
     results = read_lines(run_dir.results)
     if not results:
         raise ConfigError(f"{root}: no round is finished yet; `coterie run` goes on with it")

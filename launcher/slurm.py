@@ -94,6 +94,11 @@ def check_request(config: RunConfig) -> None:
                 f"{train.cpus_per_rank:g} CPUs{f' beside {beside:g} for selection' if beside else ''}, but "
                 f"train.num_ranks is {train.num_ranks}; ask for more, or lower it"
             )
+    if config.ray.address:
+        raise ConfigError(
+            f"ray.address: is {config.ray.address}, but a job starts a Ray of its own; set it to null, or use `coterie "
+            "run` for that cluster"
+        )
     asks_otherwise = any("gpu" in option or "gres" in option for option in slurm.extra_args)
     num_gpus = slurm.nodes * (slurm.gpus_per_node or 0)
     if train.use_gpu and train.num_ranks > num_gpus and not asks_otherwise:

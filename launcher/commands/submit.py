@@ -30,9 +30,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "overrides", nargs="*", metavar="a.b=value", help="settings that replace the file's"
     )
     parser.add_argument("--nodes", type=positive, metavar="N", help="default: slurm.nodes, or 1")
-    parser.add_argument("--gpus-per-node", type=positive, metavar="G", help="default: none")
     parser.add_argument(
-        "--cpus-per-node", type=positive, metavar="C", help="default: what the cluster gives"
+        "--gpus-per-node", type=positive, metavar="G", help="default: slurm.gpus_per_node"
+    )
+    parser.add_argument(
+        "--cpus-per-node", type=positive, metavar="C", help="default: slurm.cpus_per_node"
     )
     for name, (metavar, text) in _TEXT_OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text)

@@ -54,7 +54,7 @@ def judge_faiss(installed: Mapping[str, str]) -> Finding:
 def judge_torch(version: str | None, cuda: str | None, driver_cuda: str | None) -> Finding:
     """Args: version of torch, the CUDA that it was built for, and the newest that the driver serves."""
     if version is None:
-        return Finding("torch", "problem", "not installed; `pip install coterie`")
+        return Finding("torch", "problem", "not installed; `make install` in the repository")
     if driver_cuda is None:
         return Finding("torch", "ok", f"{version}, no GPU here")
     if cuda is None:

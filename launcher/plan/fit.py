@@ -7,7 +7,7 @@ from pathlib import Path
 from launcher.plan.estimate import Plan
 from launcher.plan.hardware import GPUS, Resources, rank_flops_per_s
 from launcher.plan.memory import RANK_PROCESS_BYTES
-from launcher.plan.work import SELECTION_STAGES, TRAIN_STAGE, num_readers
+from launcher.plan.work import CHOOSING_STAGES, TRAIN_STAGE, num_readers
 from launcher.spelling import spell_bytes, spell_seconds
 from trainer.config import TextTransformerConfig
 
@@ -83,7 +83,7 @@ def _selection_warnings(plan: Plan) -> Iterator[str]:
             if needed > there.memory_per_node_bytes:
                 yield f"{who} needs {spell_bytes(needed)} on one node, but {_node_memory(there)}; {step}"
     in_all = {stage.name: stage.times * stage.seconds for stage in plan.stages}
-    choosing_s = sum(in_all.get(name, 0.0) for name in SELECTION_STAGES)
+    choosing_s = sum(in_all.get(name, 0.0) for name in CHOOSING_STAGES)
     if choosing_s > in_all[TRAIN_STAGE]:
         other = ", or take what training computed (selection.refresh.embeddings)"
         yield (

@@ -48,10 +48,8 @@ CLUSTER_CORE_S_PER_LINK = 6e-6
 MAX_SELECTION_THREADS = 16
 """More have nothing to do, see `selection/join.py`."""
 
-TRAIN_STAGE, SELECTION_STAGES = (
-    "train, one epoch",
-    ("embed", "gather", "divide", "neighbors", "cluster"),
-)
+TRAIN_STAGE = "train, one epoch"
+CHOOSING_STAGES = ("embed", "gather", "divide", "neighbors", "cluster")
 
 
 @dataclass(frozen=True)
@@ -86,15 +84,6 @@ class Reads:
     num_bytes: float
 
 
-def steps_per_epoch(config: RunConfig, num_pairs: int) -> int:
-    """Batches of a round that is selected.
-
-    Raises:
-        ConfigError: the strategy does not suit the data, or its package is missing.
-    """
-    return plan_num_batches(config.selection, num_pairs, config.train.batch_size)
-
-
 def stages(
     config: RunConfig, splits: Sequence[Split], sizes: Sizes, there: Resources, num_steps: int
 ) -> list[Stage]:
@@ -124,7 +113,8 @@ def _training_stage(config: RunConfig, split: Split, sizes: Sizes, num_steps: in
     train = config.train
     num_epochs = config.rounds * config.selection.refresh.epochs_per_round
     if train.num_steps is not None:
-        num_epochs = max(1, round(train.num_steps / steps_per_epoch(config, split.num_pairs)))
+        num_batches = plan_num_batches(config.selection, split.num_pairs, train.batch_size)
+        num_epochs = max(1, round(train.num_steps / num_batches))
     epoch_steps = num_steps / num_epochs
     flops = epoch_steps * _step_flops(config, sizes)
     seconds = flops / (train.num_ranks * rank_flops_per_s(config))
@@ -198,7 +188,7 @@ def hidden_s(config: RunConfig, num_steps: int, stages: Sequence[Stage]) -> floa
     num_batches = round(steps_per_round / config.selection.refresh.epochs_per_round)
     first_step = step_to_select_from(every, num_batches, config.selection.collects)
     begins_s = train_s * first_step / steps_per_round
-    select_s = sum(seconds.get(name, 0.0) for name in SELECTION_STAGES)
+    select_s = sum(seconds.get(name, 0.0) for name in CHOOSING_STAGES)
     hidden = 0.0
     for number in range(config.rounds):
         judge_s = min(seconds["judge"], train_s) if number else 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from launcher.record import Record, read_record
+from launcher.record import Record, distinct_names, read_record
 from launcher.report import sentences, tables
 from launcher.report.batches import gather_examples
 from launcher.report.sections import make_sections
@@ -60,13 +60,6 @@ def render(records: Sequence[Record]) -> str:
         sections=make_sections(records),
         galleries=[(record, gather_examples(record)) for record in records],
     )
-
-
-def distinct_names(roots: Sequence[Path]) -> list[str]:
-    """The last parts of different paths, as many as it takes to tell them apart."""
-    longest = max(len(root.parts) for root in roots)
-    ends = (["/".join(root.parts[-depth:]) for root in roots] for depth in range(1, longest + 1))
-    return next(names for names in ends if len(set(names)) == len(names))
 
 
 def _spell_configuration(record: Record) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from launcher.compare import to_text
+from launcher.record import distinct_names
 from launcher.spelling import spell_seconds
 from launcher.status.reading import Stage
 from launcher.status.standing import Standing
@@ -34,8 +35,10 @@ def to_lines(standing: Standing) -> str:
 def to_table(standings: Sequence[Standing]) -> str:
     """Several runs, one in a row; their errors below."""
     heading = ["run", "state", "round", "step", "pairs/s", "stage", "time left", "MRR", "job"]
-    rows = [_row(standing) for standing in standings]
-    errors = [f"{each.name}: {_spell_error(each)}" for each in standings if each.error]
+    names = distinct_names([standing.run_dir for standing in standings])
+    named = list(zip(names, standings, strict=True))
+    rows = [[name, *_row(standing)] for name, standing in named]
+    errors = [f"{name}: {_spell_error(each)}" for name, each in named if each.error]
     return "\n".join([to_text([heading, *rows]), *errors])
 
 
@@ -63,7 +66,6 @@ def _row(standing: Standing) -> list[str]:
     mrr = standing.retrieval and standing.retrieval.get("u_to_v/mrr")
     rounds = (standing.num_finished_rounds, standing.num_rounds)
     return [
-        standing.name,
         standing.state,
         NOTHING if standing.num_rounds is None else "{} of {}".format(*rounds),
         f"{standing.step:,} of {_count(standing.total_steps)}",

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.config import differences, load_config, save_config
+from launcher.config import differences, load_config, parse_override, save_config
 from launcher.studies.trials.arms import build_arms
 from launcher.studies.trials.config import load_study
 from selection.errors import ConfigError
@@ -180,3 +180,15 @@ def test_a_setting_that_is_added_later_changes_no_hash(write):
     assert told.hash != load_config(write(SMALLEST), ["seed=1"]).hash
     named = load_config(write(SMALLEST), ["encoder.name=text_transformer"])
     assert named.hash == told.hash != load_config(write(TOWERS)).hash
+
+
+@pytest.mark.parametrize("name", ["2026-01-31", "2024-13-45"])
+def test_a_name_that_looks_like_a_date_is_a_name(name, write):
+    path = write(f"run_dir: {name}\ndata: {{train: t, heldout: h}}\n")
+    assert load_config(path).run_dir == Path(name)
+    assert parse_override(f"slurm.job_name={name}") == ("slurm.job_name", name)
+
+
+def test_a_number_that_is_none_is_a_mistake_of_the_user():
+    with pytest.raises(ConfigError, match="the value is not valid YAML; quote it"):
+        parse_override("seed=0b_")

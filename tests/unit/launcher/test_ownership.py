@@ -5,7 +5,7 @@ import time
 import pytest
 
 from launcher import ownership
-from launcher.ownership import describe_self, owning
+from launcher.ownership import describe_self, is_orphan, owning
 from selection.artifacts import write_json
 from selection.errors import ConfigError, JobError
 from trainer.claim import Claim, read_owner
@@ -96,12 +96,15 @@ def test_an_orphan_of_the_same_job_loses_and_takes_nothing_back(file, monkeypatc
     with owning(file) as old:
         old_file = read_owner(file)
         write_json(file, {**old_file, "host": "elsewhere"})
+        # As in an interactive job, another run of the same attempt.
+        assert not is_orphan(read_owner(file))
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
         start = time.monotonic()
         with owning(file) as new:
             assert time.monotonic() - start < 0.4
             time.sleep(0.2)  # the orphan still lives, and wants to touch the file
             new.check()
-            with pytest.raises(JobError, match="belongs to job 42, attempt 0"):
+            with pytest.raises(JobError, match="belongs to job 42, attempt 1"):
                 old.check()
         write_json(file, {**old_file, "token": "of a third"})
     assert read_owner(file)["token"] == "of a third"  # the end of the orphan leaves it alone

@@ -1,9 +1,10 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from launcher.record import read_record, with_unfinished
+from launcher.record import distinct_names, read_record, with_unfinished
 from launcher.run_dir import RunDir
 from selection.errors import ConfigError
 from tests.unit.launcher.report.run_folder import GAP_S, STAGES_S, START, write_data, write_run
@@ -103,3 +104,10 @@ def test_what_is_no_run(tmp_path):
 def test_the_metrics_of_training_are_where_the_trainer_writes_them(tmp_path):
     run_dir = RunDir(tmp_path)
     assert run_dir.training == run_dir.metrics / FILE
+
+
+def test_names_are_as_long_as_it_takes():
+    roots = [Path("/x/a/run"), Path("/x/b/run")]
+    assert distinct_names(roots) == ["a/run", "b/run"]
+    assert distinct_names(roots[:1]) == ["run"]
+    assert distinct_names([roots[0], roots[0]]) == ["run", "run"]

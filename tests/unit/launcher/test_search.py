@@ -1,6 +1,8 @@
 import pytest
 
-from launcher.search import _hit, describe
+from launcher.config import RunConfig, save_config
+from launcher.search import _hit, describe, search
+from selection.errors import ConfigError
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
@@ -17,3 +19,12 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 def test_what_was_found_is_shown_as_text(sample, part, shown):
     hit = _hit(0.5, {"__key__": "7", **sample}, part)
     assert describe("query", [hit]).splitlines()[-1].strip() == shown
+
+
+def test_a_text_cannot_be_searched_for_where_u_is_a_picture(tmp_path):
+    picture, text = {"tower": "image", "part": "png"}, {"tower": "text", "part": "txt"}
+    encoder = {"name": "towers", "u": picture, "v": text, "image": {}, "text": {}}
+    values = {"run_dir": tmp_path, "data": {"train": "t", "heldout": "h"}, "encoder": encoder}
+    save_config(RunConfig.model_validate(values), tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match="u of this run reads pictures, but a query is a text"):
+        search(tmp_path, ["a red disc"], top=1)

@@ -170,6 +170,7 @@ def test_what_the_readme_shows():
             "the job has 2 GPUs, but train.num_ranks is 4",
         ),
         ({}, ["run_dir='a\\b'"], "has a backslash"),
+        ({}, ["ray.address=head:6379"], "head:6379, but a job starts a Ray of its own"),
     ],
 )
 def test_requests_that_cannot_hold_the_run(slurm, overrides, message):

@@ -9,7 +9,7 @@ import pytest
 from launcher.cli import main
 from launcher.record import read_record
 from launcher.report import theme
-from launcher.report.page import distinct_names, render, write_report
+from launcher.report.page import render, write_report
 from launcher.report.sections import make_bars, thin
 from selection.errors import ConfigError
 from tests.unit.launcher.report.run_folder import CHOSEN, HOSTILE, write_run
@@ -138,12 +138,6 @@ def test_same_runs_same_page(two, page):
 def test_without_eigenvalues_there_is_no_spectrum(make_run):
     chosen = {key: value for key, value in CHOSEN.items() if key != "eigenvalues"}
     assert len(figures_of(render([read_record(make_run(chosen=chosen))]))) == 3
-
-
-def test_names_are_as_long_as_it_takes():
-    roots = [Path("/x/a/run"), Path("/x/b/run")]
-    assert distinct_names(roots) == ["a/run", "b/run"]
-    assert distinct_names(roots[:1]) == ["run"]
 
 
 def test_thinned_curves_keep_their_mean():
