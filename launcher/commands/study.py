@@ -156,6 +156,7 @@ def _load_study(args: argparse.Namespace, changes: dict[str, Any]) -> "StudyConf
 
 
 def _run_trials(study: "StudyConfig", args: argparse.Namespace) -> None:
+    from launcher.stopping import stoppable
     from launcher.studies.trials.study import plan_study, run_study, table_path
     from selection.progress import TerminalProgress
 
@@ -163,7 +164,8 @@ def _run_trials(study: "StudyConfig", args: argparse.Namespace) -> None:
         if args.dry_run:
             print("\n".join(plan_study(study, progress)))
             return
-        run_study(study, progress, args.most)
+        with stoppable():
+            run_study(study, progress, args.most)
     print(table_path(study).read_text())
 
 

@@ -16,12 +16,19 @@ from launcher.stopping import (
 )
 
 SIGNALS = [signal.SIGUSR1, signal.SIGTERM]
-RUN = """
-import sys, time
-from launcher import cli, execute
-execute.execute = lambda config: (print("at work", flush=True), time.sleep(30))
-sys.exit(cli.main(["run", "configs/quickstart.yaml"]))
+PROGRAM = """
+import importlib, sys, time
+from launcher import cli
+module, function, *arguments = sys.argv[1:]
+work = lambda *_: (print("at work", flush=True), time.sleep(30))
+setattr(importlib.import_module(module), function, work)
+sys.exit(cli.main(arguments))
 """
+RUN = ["launcher.execute", "execute", "run", "configs/quickstart.yaml"]
+STUDY = [
+    *("launcher.studies.trials.study", "run_study"),
+    *("study", "selectors", "configs/studies/known_code.yaml"),
+]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -118,10 +125,14 @@ def test_on_the_way_out_nothing_is_cut_off(number, tmp_path):
             signal.signal(each, handler)
 
 
-def test_the_command_says_so_and_has_a_status_of_its_own():
+@pytest.mark.parametrize("command", [RUN, STUDY], ids=["run", "study"])
+def test_the_command_says_so_and_has_a_status_of_its_own(command):
     number = signal.SIGTERM  # for which Ray sets a handler of its own
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROGRAM, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "at work\n"
     for _ in range(3):
