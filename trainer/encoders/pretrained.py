@@ -133,11 +133,12 @@ def _load(
     model_class: type[PreTrainedModel], name: str, field: str, **options: Any
 ) -> PreTrainedModel:
     try:
-        model, report = model_class.from_pretrained(
+        loaded: Any = model_class.from_pretrained(
             name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _cannot_be_loaded(field, name, error) from None
+    model, report = loaded
     # a summary that nobody trained is left out of many files
     if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
         raise ConfigError(
