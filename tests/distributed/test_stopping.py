@@ -1,10 +1,14 @@
 """Ranks that are asked to stop save at the same step, and what they do afterwards is as if nobody had asked."""
 
+import pytest
+
 from launcher.run_dir import read_lines
 from tests.distributed import rank_programs
 from tests.distributed.run_ranks import run_ranks
 from trainer.checkpoint import latest_checkpoint
 from trainer.metrics import FILE
+
+pytestmark = pytest.mark.slow
 
 
 def test_one_rank_asks_and_all_stop_and_go_on_at_the_very_step(workshop, tmp_path):

@@ -331,6 +331,7 @@ def test_no_run_left_an_incomplete_checkpoint(runs):
         assert all(has_manifest(path) for path in job.checkpoints_folder.glob("step-*"))
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_nothing_to_do_and_leaves_no_thread_behind(runs, tmp_path):
     jobs, _ = runs
     before = read_lines(jobs["windows"].metrics_folder / FILE)
