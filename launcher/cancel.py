@@ -7,7 +7,6 @@ after USR1 before a time limit, does not come back. A process of this machine is
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -85,9 +84,10 @@ def _cancel_process(seen: Observation, at_once: bool, save_s: float) -> str:
     if process is None:
         raise ConfigError(_out_of_reach(seen.dir, owner))
     name = f"process {process.pid}"
-    with suppress(psutil.NoSuchProcess):  # ended by itself meanwhile
+    try:
         return _end_process(process, owner, name, at_once, save_s)
-    return f"{name}: had ended before; the same command goes on from there"
+    except psutil.NoSuchProcess:  # ended by itself meanwhile
+        return f"{name}: had ended before; the same command goes on from there"
 
 
 def _end_process(

@@ -62,12 +62,15 @@ def _asking_again(handler: Callable[[int, FrameType | None], None]) -> Iterator[
         if not isinstance(unraisable.exc_value, Stopped):
             before(unraisable)
             return
-        number = signal.SIGUSR1
-        signal.signal(number, handler)
+        signal.signal(signal.SIGUSR1, handler)
         # not at once, or it would be raised and dropped in here
-        again = threading.Timer(_A_MOMENT_S, os.kill, (os.getpid(), number))
+        again = threading.Timer(_A_MOMENT_S, ask_again)
         again.daemon = True
         again.start()
+
+    def ask_again() -> None:
+        if signal.getsignal(signal.SIGUSR1) is handler:  # or else the body has ended meanwhile
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     sys.unraisablehook = hook
     try:

@@ -30,7 +30,7 @@ def wait_for_first_step(cluster, job, run_dir):
     wait_until(has_begun, f"first step of job {job}", START_S)
 
 
-def wait_for_restart(cluster, job, run_dir, number, timeout_s=START_S):
+def wait_for_restart(cluster, job, run_dir, number, timeout_s=60):
     """Wait until the job is back in the queue for the `number`th time, or say what it printed."""
     try:
         wait_until(

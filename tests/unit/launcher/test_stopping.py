@@ -125,9 +125,12 @@ def test_on_the_way_out_nothing_is_cut_off(number, tmp_path):
             signal.signal(each, handler)
 
 
-@pytest.mark.parametrize("command", [RUN, STUDY], ids=["run", "study"])
-def test_the_command_says_so_and_has_a_status_of_its_own(command):
-    number = signal.SIGTERM  # for which Ray sets a handler of its own
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [(RUN, signal.SIGUSR1), (RUN, signal.SIGTERM), (STUDY, signal.SIGTERM)],
+    ids=["run-USR1", "run-TERM", "study-TERM"],
+)
+def test_the_command_says_so_and_has_a_status_of_its_own(command, number):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *command],
         stdout=subprocess.PIPE,

@@ -39,6 +39,15 @@ def test_the_objective_rises_sweep_by_sweep(share, seed):
     assert values[0] < values[1] <= values[2] * (1 + 1e-6) <= values[3] * (1 + 2e-6)
 
 
+def test_swaps_by_the_loss_alone_make_batches_harder():
+    affinity, U, V, start = problem(0)
+    exact = swap_refine(affinity, U, V, start, TEMPERATURE, 0.0, 5)
+    assert (
+        batch_losses(U, V, exact, TEMPERATURE).mean()
+        > 1.01 * batch_losses(U, V, start, TEMPERATURE).mean()
+    )
+
+
 def test_the_loss_gains_where_affinity_has_no_more_to_gain():
     affinity, U, V, start = problem(0)
     by_affinity = swap_refine(affinity, U, V, start, TEMPERATURE, 1e3, 20)
