@@ -1,7 +1,7 @@
 """The embeddings of a run: computed with a checkpoint, or collected from training."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from launcher.placement import on_nodes
 from launcher.run_state import Run
 from selection.collected import collected_folder, gather_collected
-from selection.embed import embed_dataset
+from selection.embed import Source, embed_datasets
 from selection.embeddings import EmbeddingStore, load_embeddings
 from selection.ray_tasks import ray_map
 from selection.select import Embeddings
@@ -21,7 +21,7 @@ from trainer.embedder import CheckpointEmbedder
 def gather(run: Run, round_number: int, checkpoint: Checkpoint) -> None:
     """Bring the embeddings of the training pairs by a checkpoint of a round into its store."""
     if not run.config.selection.collects:
-        embed(run, "train", round_number, checkpoint)
+        embed(run, ["train"], round_number, checkpoint)
         return
     encoder = run.config.encoder
     folder = collected_folder(run.dir.all_embeddings, round_number)
@@ -57,14 +57,16 @@ def _store(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> E
     )
 
 
-def embedded(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> Embeddings:
-    """U and V of a split, by a checkpoint of a round."""
-    embed(run, split, round_number, checkpoint)
-    return load_embeddings(run.dir.embeddings(split, round_number))
+def embedded(
+    run: Run, splits: Sequence[str], round_number: int, checkpoint: Checkpoint
+) -> dict[str, Embeddings]:
+    """U and V of each split, by a checkpoint of a round."""
+    embed(run, splits, round_number, checkpoint)
+    return {split: load_embeddings(run.dir.embeddings(split, round_number)) for split in splits}
 
 
-def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> None:
-    """Embed a split with a checkpoint into the store of a round."""
+def embed(run: Run, splits: Sequence[str], round_number: int, checkpoint: Checkpoint) -> None:
+    """Embed splits with a checkpoint into the stores of a round."""
     config = run.config
     make_embedder = partial(
         CheckpointEmbedder,
@@ -75,14 +77,15 @@ def embed(run: Run, split: str, round_number: int, checkpoint: Checkpoint) -> No
         num_threads=max(1, int(config.selection.embed.cpus_per_worker)),
         precision=config.selection.embed.precision,
     )
-    embed_dataset(
-        run.indexes[split],
-        run.dir.index(split),
-        _store(run, split, round_number, checkpoint),
+    embed_datasets(
+        [
+            Source(run.dir.index(split), _store(run, split, round_number, checkpoint))
+            for split in splits
+        ],
         make_embedder,
         config.selection.embed,
         run.progress,
-        stage=f"embed {split}",
+        stage=f"embed {', '.join(splits)}",
         placement=on_nodes(config.ray.selection_labels),
         while_waiting=run.look_around,
     )

@@ -221,11 +221,10 @@ def judge(run: Run, round_number: int) -> None:
     checkpoint = run.last_checkpoint_of(round_number)
     metrics = {}
     with run.timed("judge", round_number):
-        distractors = None
-        if "distractors" in run.indexes:
-            distractors = embedded(run, "distractors", round_number, checkpoint)
-        for split in run.judged_splits:
-            U, V = embedded(run, split, round_number, checkpoint)
+        splits = [split for split in run.indexes if split != "train"]
+        embeddings = embedded(run, splits, round_number, checkpoint)
+        distractors = embeddings.pop("distractors", None)
+        for split, (U, V) in embeddings.items():
             if split == "corrupted":
                 found = corrupted_retrieval(U, V, count_corruptions(run.indexes[split]))
             else:

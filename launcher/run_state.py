@@ -87,11 +87,6 @@ class Run:
             step -= self.num_batches(round_number - 1) // 2
         return {"embedding_step": step, "staleness_steps": self.steps_before(round_number) - step}
 
-    @property
-    def judged_splits(self) -> list[str]:
-        """Splits on which retrieval is judged."""
-        return [split for split in self.indexes if split not in ("train", "distractors")]
-
     def newest_checkpoint(self) -> Checkpoint | None:
         """The newest complete checkpoint of this run."""
         return latest_checkpoint(self.dir.checkpoints, self.config.hash)

@@ -1,4 +1,4 @@
-"""Embed a data set with a checkpoint: Ray actors take shards, one file of embeddings comes out of each.
+"""Embed data sets with a checkpoint: Ray actors take shards, one file of embeddings comes out of each.
 
 A shard is the unit of work and of recovery: whoever is free takes the next one, a finished one is never made
 again, and one whose worker died goes to another worker. Not Ray Data, because a shard-sized task keeps the exact
@@ -9,9 +9,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import ray
@@ -54,6 +54,23 @@ class Embedder(Protocol):
         ...
 
 
+class Source(NamedTuple):
+    """A data set to embed."""
+
+    index_folder: Path
+    """Its index, which the workers open."""
+
+    store: EmbeddingStore
+    """Where its embeddings go."""
+
+
+class Shard(NamedTuple):
+    """A shard of one of several sources."""
+
+    source: int
+    number: int
+
+
 class ShardEmbedder:
     """Embeds one shard at a time; a plain class, which Ray makes an actor.
 
@@ -63,32 +80,36 @@ class ShardEmbedder:
     def __init__(
         self,
         make_embedder: Callable[[], Embedder],
-        index_folder: Path,
-        store: EmbeddingStore,
+        sources: Sequence[Source],
         batch_size: int,
         num_threads: int,
     ) -> None:
         self._make_embedder = make_embedder
-        self._index_folder = index_folder
-        self._store = store
+        self._sources = sources
+        self._open_index = cache(partial(ShardIndex.open, hashes=False))
         self._batch_size = batch_size
         self._num_threads = num_threads
 
     def open(self) -> None:
-        """Load the checkpoint and the index, which whoever started this has verified.
+        """Load the checkpoint, which whoever started this has verified.
 
         Raises:
-            ArtifactError: either was altered meanwhile.
+            ArtifactError: it was altered meanwhile.
         """
         self._embedder = self._make_embedder()
-        self._index = ShardIndex.open(self._index_folder, hashes=False)
 
-    def run(self, shard: int) -> int:
-        """Embed a shard, write it, and return its number.
+    def run(self, shard: Shard) -> Shard:
+        """Embed a shard, write it, and return it.
 
         While the model, on a GPU perhaps, embeds a batch, threads decode the next ones.
+
+        Raises:
+            ArtifactError: the shard or its index was altered.
+            JobError: an embedding is not on the unit sphere.
         """
-        start, stop = self._index.shard_starts[shard : shard + 2]
+        source = self._sources[shard.source]
+        index = self._open_index(source.index_folder)
+        start, stop = index.shard_starts[shard.number : shard.number + 2]
         ids = (
             np.arange(first, min(first + self._batch_size, stop))
             for first in range(start, stop, self._batch_size)
@@ -98,14 +119,14 @@ class ShardEmbedder:
             prepared = in_flight(
                 partial(pool.submit, self._prepare),
                 Future.result,
-                map(self._index.read, ids),
+                map(index.read, ids),
                 2 * self._num_threads,
             )
             for batch, contents in prepared:
                 rows.append((*self._embedder.embed_batch(batch), contents))
         U, V, contents = zip(*rows, strict=True)
-        self._store.write_shard(
-            shard, np.concatenate(U), np.concatenate(V), np.concatenate(contents, axis=1)
+        source.store.write_shard(
+            shard.number, np.concatenate(U), np.concatenate(V), np.concatenate(contents, axis=1)
         )
         return shard
 
@@ -113,10 +134,8 @@ class ShardEmbedder:
         return self._embedder.collate(samples), hash_parts(samples, self._embedder.parts)
 
 
-def embed_dataset(
-    index: ShardIndex,
-    index_folder: Path,
-    store: EmbeddingStore,
+def embed_datasets(
+    sources: Sequence[Source],
     make_embedder: Callable[[], Embedder],
     config: EmbedConfig,
     progress: Progress = silent,
@@ -124,12 +143,12 @@ def embed_dataset(
     placement: Placement | None = None,
     while_waiting: Callable[[], None] = do_nothing,
 ) -> None:
-    """Embed every pair of `index` into `store` and complete it; a complete store is left as it is.
+    """Embed every pair of each source into its store and complete it; a complete store is left as it is.
+
+    The workers serve all sources, because their start takes longer than a small data set.
 
     Args:
-        index: the data set.
-        index_folder: the index on disk, from where the workers open it.
-        store: where the embeddings go.
+        sources: one after the other.
         make_embedder: called once in each worker, to load the checkpoint there.
         config: number and size of the workers.
         progress: told after each shard.
@@ -141,23 +160,30 @@ def embed_dataset(
         ArtifactError: a shard or the checkpoint is not what it was.
         JobError: workers died again and again, or an embedding is not on the unit sphere.
     """
-    if store.is_complete():
+    sources = [source for source in sources if not source.store.is_complete()]
+    if not sources:
         return
-    missing = store.missing_shards()
-    sizes = np.diff(index.shard_starts)
+    sizes = [source.store.shard_sizes for source in sources]
+    missing = [
+        Shard(place, number)
+        for place, source in enumerate(sources)
+        for number in source.store.missing_shards()
+    ]
 
     def start_worker() -> ActorHandle:
         options = {"num_cpus": config.cpus_per_worker, "num_gpus": config.gpus_per_worker}
         worker: Any = ray.remote(ShardEmbedder).options(**options, **(placement or {}))
         num_threads = max(1, int(config.cpus_per_worker))
-        return worker.remote(make_embedder, index_folder, store, config.batch_size, num_threads)
+        return worker.remote(make_embedder, sources, config.batch_size, num_threads)
 
-    done = store.num_pairs - int(sizes[missing].sum())
-    progress(stage, done, store.num_pairs)
+    total = sum(map(sum, sizes))
+    done = total - sum(sizes[shard.source][shard.number] for shard in missing)
+    progress(stage, done, total)
     for shard in _Pool(missing, start_worker, config.num_workers, while_waiting).run():
-        done += int(sizes[shard])
-        progress(stage, done, store.num_pairs)
-    store.complete()
+        done += sizes[shard.source][shard.number]
+        progress(stage, done, total)
+    for source in sources:
+        source.store.complete()
 
 
 class _Pool:
@@ -169,7 +195,7 @@ class _Pool:
 
     def __init__(
         self,
-        shards: list[int],
+        shards: list[Shard],
         start_worker: Callable[[], ActorHandle],
         num_workers: int,
         while_waiting: Callable[[], None],
@@ -180,10 +206,10 @@ class _Pool:
         self._num_workers = min(num_workers, len(shards))
         self._workers: list[ActorHandle] = []
         self._idle: list[ActorHandle] = []
-        self._running: dict[ray.ObjectRef, tuple[ActorHandle, int | None]] = {}
-        self._deaths: Counter[int | None] = Counter()
+        self._running: dict[ray.ObjectRef, tuple[ActorHandle, Shard | None]] = {}
+        self._deaths: Counter[Shard | None] = Counter()
 
-    def run(self) -> Iterator[int]:
+    def run(self) -> Iterator[Shard]:
         """Yield each shard when it is finished."""
         num_left = len(self._queue)
         try:
@@ -208,7 +234,7 @@ class _Pool:
             worker, shard = self._idle.pop(), self._queue.pop()
             self._running[worker.run.remote(shard)] = (worker, shard)
 
-    def _wait(self) -> int | None:
+    def _wait(self) -> Shard | None:
         """The shard that is finished, or None: a worker came, or died."""
         finished: list[ray.ObjectRef] = []
         while not finished:
@@ -230,13 +256,13 @@ class _Pool:
         self._idle.append(worker)
         return shard
 
-    def _replace(self, shard: int | None, error: RayError) -> None:
+    def _replace(self, shard: Shard | None, error: RayError) -> None:
         """Start another worker for one that died on `shard`; None: at its start.
 
         Raises:
             JobError: a lost node takes many workers with it, but these died too often for that.
         """
-        where = "at its start" if shard is None else f"on shard {shard}"
+        where = "at its start" if shard is None else f"on shard {shard.number}"
         self._deaths[shard] += 1
         on_shard = 0 if shard is None else self._deaths[shard]
         if max(on_shard, self._deaths.total() / self._num_workers) > _MAX_WORKER_DEATHS:

@@ -38,7 +38,7 @@ class EmbeddingStore:
 
     def __init__(self, folder: Path, shard_sizes: list[int], inputs: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._shard_sizes = shard_sizes
+        self.shard_sizes = shard_sizes
         self._inputs = dict(inputs)
         if not self._has_same_inputs():
             shutil.rmtree(folder, ignore_errors=True)
@@ -47,13 +47,13 @@ class EmbeddingStore:
     @property
     def num_pairs(self) -> int:
         """N."""
-        return sum(self._shard_sizes)
+        return sum(self.shard_sizes)
 
     def missing_shards(self) -> list[int]:
         """Shards that have pairs and no finished files."""
         return [
             shard
-            for shard, size in enumerate(self._shard_sizes)
+            for shard, size in enumerate(self.shard_sizes)
             if size
             and not (self._shard_path(shard).is_file() and self._contents_path(shard).is_file())
         ]
@@ -98,12 +98,12 @@ class EmbeddingStore:
             raise ArtifactError(
                 f"{self.folder}: {len(missing)} shards have no embeddings; embed again"
             )
-        shards = [shard for shard, size in enumerate(self._shard_sizes) if size]
+        shards = [shard for shard, size in enumerate(self.shard_sizes) if size]
         names = {
             "shards": [self._shard_path(shard).name for shard in shards],
             "contents": [self._contents_path(shard).name for shard in shards],
         }
-        sizes = [self._shard_sizes[shard] for shard in shards]
+        sizes = [self.shard_sizes[shard] for shard in shards]
         fields = {"num_pairs": self.num_pairs, "sizes": sizes, "inputs": self._inputs, **names}
         files = [*names["shards"], *names["contents"]]
         write_manifest(self.folder, KIND, files, fields, hashes=False)

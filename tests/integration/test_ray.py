@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from selection.config import EmbedConfig, SpectralConfig
-from selection.embed import embed_dataset
+from selection.embed import Source, embed_datasets
 from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
 from selection.errors import ArtifactError, ConfigError, JobError
 from selection.partition import partition
@@ -54,12 +54,15 @@ def index_folder(tiny_data, tmp_path):
     return tmp_path / "index"
 
 
+def source(index_folder, folder):
+    sizes = np.diff(ShardIndex.open(index_folder).shard_starts).tolist()
+    return Source(index_folder, EmbeddingStore(folder, sizes, {"dtype": "float32"}))
+
+
 def embed(index_folder, folder, make_embedder):
-    index = ShardIndex.open(index_folder)
-    store = EmbeddingStore(folder, np.diff(index.shard_starts).tolist(), {"dtype": "float32"})
     seen = []
-    embed_dataset(
-        index, index_folder, store, make_embedder, EmbedConfig(num_workers=2, batch_size=32),
+    embed_datasets(
+        [source(index_folder, folder)], make_embedder, EmbedConfig(num_workers=2, batch_size=32),
         progress=lambda stage, done, total, unit="": seen.append((done, total)),
     )  # fmt: skip
     return load_embeddings(folder), seen
@@ -85,6 +88,31 @@ def test_rows_are_in_index_order_and_progress_ends(index_folder, tmp_path):
     assert seen[-1] == (330, 330)
 
 
+class CountedEmbedder(LengthEmbedder):
+    """Leaves a file for every worker that was started."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        (folder / str(os.getpid())).touch()
+
+
+def test_workers_go_on_with_the_next_data_set(index_folder, tiny_data, tmp_path):
+    build_index(expand_shards(f"{tiny_data}/heldout/*.tar"), tmp_path / "other")
+    (tmp_path / "started").mkdir()
+    both = [source(index_folder, tmp_path / "e"), source(tmp_path / "other", tmp_path / "f")]
+    seen = []
+    embed_datasets(
+        both, partial(CountedEmbedder, tmp_path / "started"), EmbedConfig(num_workers=2),
+        progress=lambda stage, done, total, unit="": seen.append((done, total)),
+    )  # fmt: skip
+    num_others = len(ShardIndex.open(tmp_path / "other"))
+    U, _ = load_embeddings(tmp_path / "e")
+    np.testing.assert_allclose(U, expected_rows(330), atol=1e-6)
+    assert len(load_embeddings(tmp_path / "f")[0]) == num_others
+    assert len(list((tmp_path / "started").iterdir())) <= 2
+    assert (seen[0], seen[-1]) == ((0, 330 + num_others), (330 + num_others,) * 2)
+
+
 def test_a_dead_worker_is_replaced(index_folder, tmp_path):
     crash = tmp_path / "crashed"
     (U, _), _ = embed(index_folder, tmp_path / "e", partial(LengthEmbedder, crash_file=crash))
@@ -98,14 +126,13 @@ def test_embeddings_off_the_sphere_are_our_own_error(index_folder, tmp_path):
 
 
 def test_a_shard_that_was_changed_is_one_error_at_once(index_folder, tmp_path):
-    index = ShardIndex.open(index_folder)
-    store = EmbeddingStore(tmp_path / "e", np.diff(index.shard_starts).tolist(), {})
+    only = source(index_folder, tmp_path / "e")
     shard = Path(json.loads((index_folder / "manifest.json").read_text())["shards"][0]["path"])
     times = shard.stat().st_atime_ns, shard.stat().st_mtime_ns
     os.utime(shard, ns=(0, 0))
     try:
         with pytest.raises(ArtifactError, match=shard.name):
-            embed_dataset(index, index_folder, store, LengthEmbedder, EmbedConfig(num_workers=2))
+            embed_datasets([only], LengthEmbedder, EmbedConfig(num_workers=2))
     finally:
         os.utime(shard, ns=times)
 
@@ -177,12 +204,10 @@ def test_a_task_that_nobody_waits_for_any_more_is_cancelled(tmp_path):
 
 
 def test_nor_do_workers_embed_for_nobody(index_folder, tmp_path):
-    path, index = tmp_path / "written", ShardIndex.open(index_folder)
-    sizes = np.diff(index.shard_starts).tolist()
-    store = EmbeddingStore(tmp_path / "e", sizes, {"dtype": "float32"})
+    path, only = tmp_path / "written", source(index_folder, tmp_path / "e")
     with pytest.raises(Enough):
-        embed_dataset(
-            index, index_folder, store, partial(SlowEmbedder, path), EmbedConfig(num_workers=2),
+        embed_datasets(
+            [only], partial(SlowEmbedder, path), EmbedConfig(num_workers=2),
             while_waiting=until_written(path),
         )  # fmt: skip
     assert not is_written_to(path)

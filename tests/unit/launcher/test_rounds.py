@@ -268,7 +268,7 @@ def test_corrupted_images_are_judged_in_pools_of_one_image(make_run, monkeypatch
     write_json(run.dir.owner, {"token": "of the test"})
     position = {"round": 1, "step_in_round": 0, "step": 10}
     checkpoint = Checkpoint(checkpoint_folder(run.dir.checkpoints, 10), position)
-    monkeypatch.setattr(rounds, "embedded", lambda run, split, *_: views[split])
+    monkeypatch.setattr(rounds, "embedded", lambda run, splits, *_: {s: views[s] for s in splits})
     monkeypatch.setattr(Run, "last_checkpoint_of", lambda run, number: checkpoint)
     rounds.judge(run, 0)
     (found,) = read_lines(run.dir.results)
