@@ -4,7 +4,7 @@ Engines that let sizes float, our moves of single nodes as well as METIS, leave 
 
 Time: O(nnz + n log n). Memory: 28 bytes per node.
 
-Legend: n nodes, c groups, k group size, o nodes that are too many in their part.
+Legend: n nodes, c groups, k group size, o nodes that are too many in their part; m batches of size b.
 """
 
 import numba
@@ -51,6 +51,15 @@ def _over(
     order = np.lexsort((np.negative(inside), parts))  # by part, the closest first
     first_place = np.searchsorted(parts[order], parts[order])
     return order[np.arange(len(parts)) - first_place >= group_size]
+
+
+def batch_of_each(
+    batches: Int64[np.ndarray, "m b"], num_nodes: int, dtype: type[np.integer] = np.int64
+) -> Int[np.ndarray, "n"]:
+    """The batch of every node; -1 for those in none."""
+    batch_of = np.full(num_nodes, -1, dtype)
+    batch_of[batches.ravel()] = np.repeat(np.arange(len(batches), dtype=dtype), batches.shape[1])
+    return batch_of
 
 
 def affinity_inside(

@@ -30,7 +30,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float64, Int64
 
-from selection.mending import affinity_inside, mended
+from selection.mending import affinity_inside, batch_of_each, mended
 from selection.progress import Progress, silent
 from selection.threads import in_ranges, thread_pool
 
@@ -122,8 +122,7 @@ def sweep(graph: Graph, seats: Seats, step: np.float32, pool: ThreadPoolExecutor
 
 def _take_seats(batches: Int64[np.ndarray, "m b"]) -> Seats:
     num_batches, batch_size = batches.shape
-    batch_of = np.empty(batches.size, np.int32)
-    batch_of[batches.ravel()] = np.repeat(np.arange(num_batches, dtype=np.int32), batch_size)
+    batch_of = batch_of_each(batches, batches.size, np.int32)
     rival = np.full(batches.size, -1, np.int32)
     return Seats(
         batch_of, np.full(num_batches, batch_size), rival, np.zeros(batches.size, np.float32)

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from selection.checks import NORM_TOLERANCE
 from selection.knn import Neighbors
-from selection.mending import affinity_inside
+from selection.mending import affinity_inside, batch_of_each
 from selection.problem import Problem
 from selection.renewal import measure_renewal
 from selection.threads import one_blas_thread
@@ -155,15 +155,6 @@ def batch_losses(
 def captured_affinity(affinity: sp.csr_array, batches: Int64[np.ndarray, "m b"]) -> float:
     """Share of the affinity that lies inside batches; pairs in no batch capture nothing."""
     return share_inside(affinity, batch_of_each(batches, affinity.shape[0]))
-
-
-def batch_of_each(
-    batches: Int64[np.ndarray, "m b"], num_nodes: int, dtype: type[np.integer] = np.int64
-) -> Int[np.ndarray, "n"]:
-    """The batch of every node; -1 for those in none."""
-    batch_of = np.full(num_nodes, -1, dtype)
-    batch_of[batches.ravel()] = np.repeat(np.arange(len(batches), dtype=dtype), batches.shape[1])
-    return batch_of
 
 
 def share_inside(affinity: sp.csr_array, batch_of: Int[np.ndarray, "n"]) -> float:

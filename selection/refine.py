@@ -31,6 +31,7 @@ from selection.gains import (
     weigh,
 )
 from selection.meetings import Meetings, arrange_meetings
+from selection.mending import batch_of_each
 from selection.progress import Progress, silent
 from selection.threads import in_ranges, thread_pool
 
@@ -119,8 +120,8 @@ def places(
     batches: Int64[np.ndarray, "m b"],
 ) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
     """The batch of each node, and its slot there."""
-    batch_of, slot_of = np.empty((2, batches.size), np.int64)
-    batch_of[batches.ravel()] = np.repeat(np.arange(len(batches)), batches.shape[1])
+    batch_of = batch_of_each(batches, batches.size)
+    slot_of = np.empty(batches.size, np.int64)
     slot_of[batches.ravel()] = np.tile(np.arange(batches.shape[1]), len(batches))
     return batch_of, slot_of
 

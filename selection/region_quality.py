@@ -21,9 +21,9 @@ from selection.config import SelectionConfig
 from selection.duplicates import hash_rows, number_contents
 from selection.forbidden import nothing_forbidden
 from selection.knn import Neighbors, drop_self
+from selection.mending import batch_of_each
 from selection.quality import (
     batch_losses,
-    batch_of_each,
     measure_embeddings,
     num_affordable_batches,
     random_batches,

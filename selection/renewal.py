@@ -10,6 +10,8 @@ Legend: n pairs, m batches of size b; m0, b0 in the round before.
 import numpy as np
 from jaxtyping import Int64
 
+from selection.mending import batch_of_each
+
 
 def measure_renewal(
     batches: Int64[np.ndarray, "m b"],
@@ -31,10 +33,7 @@ def measure_renewal(
     """
     if previous_batches is None or max(batches.size, previous_batches.size) > num_pairs:
         return {}
-    before = np.full(num_pairs, -1)
-    before[previous_batches.ravel()] = np.repeat(
-        np.arange(len(previous_batches)), previous_batches.shape[1]
-    )
+    before = batch_of_each(previous_batches, num_pairs)
     num_mates = max(1, batches.shape[1] - 1)
     kept = _others_in_run(np.sort(before[batches], axis=1))
     met = previous_batches.size * (previous_batches.shape[1] - 1)
