@@ -24,7 +24,7 @@ from trainer.checkpoint import complete_checkpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-EPOCHS_PER_ROUND = 40  # long enough to select in
+EPOCHS_PER_ROUND = 24  # more than twice as long as it takes to select
 FIRST_SAVE = 100
 STEPS_PER_ROUND = EPOCHS_PER_ROUND * NUM_BATCHES
 TOTAL_STEPS = STEPS_PER_ROUND + 50

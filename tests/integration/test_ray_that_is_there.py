@@ -17,7 +17,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 def test_a_ray_of_the_same_user_is_left_alone(cluster, tiny_overrides, tmp_path):
     """The run wants two CPUs, and that Ray has one: had it been joined, the run would have been refused."""
-    complete(tmp_path / "run", [*tiny_overrides, "rounds=1"])
+    complete(
+        tmp_path / "run", [*tiny_overrides, "rounds=1", "selection.refresh.epochs_per_round=1"]
+    )
     ray.init(address=cluster.address)
     assert [node["Alive"] for node in ray.nodes()] == [True]
     assert ray.get(ray.remote(lambda: "at work").remote()) == "at work"
