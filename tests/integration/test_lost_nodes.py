@@ -26,7 +26,6 @@ def overrides(tiny_overrides):
     return [
         *tiny_overrides,
         f"selection.refresh.epochs_per_round={EPOCHS_PER_ROUND}",
-        f"train.num_steps={STEPS_PER_ROUND + 60}",
         "selection.refresh.keep_ranks=false",  # each rank needs a CPU of its own
         "train.log_every_steps=1",
         "train.checkpoint_every_steps=20",
@@ -107,8 +106,6 @@ def test_a_node_that_is_lost_in_embedding_and_replaced(cluster, overrides, tmp_p
         f"data.train={tmp_path}/data/shard-*.tar",
         "selection.refresh.epochs_per_round=1",
         "selection.refresh.embeddings=computed",
-        "train.num_steps=270",  # twenty after the selection
-        "train.checkpoint_every_steps=250",
     ]
     alone, run_dir = tmp_path / "alone", tmp_path / "run"
     complete(alone, overrides)
