@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from launcher.config import RayConfig
 from launcher.cpus import usable_cpus
 from launcher.network import answers, is_plain
+from launcher.ray_variables import RAY_VARIABLES
 from launcher.stopping import not_to_be_stopped
 from selection.errors import ConfigError, JobError
 
@@ -103,9 +104,8 @@ def _prepare_environment() -> None:
     )  # DeepSpeed builds an op at first start and looks for ninja
     if tools not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = tools + os.pathsep + os.environ["PATH"]
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Without it, a Ray actor that asked for no GPU sees all of them.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    for name, value in RAY_VARIABLES.items():
+        os.environ.setdefault(name, value)
 
 
 def keep_logs(source: Path, target: Path) -> None:

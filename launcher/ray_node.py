@@ -22,6 +22,7 @@ from subprocess import Popen
 
 from launcher.children import leaving_no_process, started
 from launcher.network import answers, choose_block, first_ephemeral_port, listening_ports, own_ip
+from launcher.ray_variables import RAY_VARIABLES
 from selection.errors import ConfigError, JobError
 
 _PORTS = (
@@ -91,7 +92,6 @@ def ray_command(
         f"--object-store-memory={store_bytes}",
         *memory,
         f"--temp-dir={temp_dir}",
-        "--disable-usage-stats",
     ]
 
 
@@ -128,7 +128,10 @@ def serve(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     folder = args.temp_dir / f"ct-{job_id}-{number}"
     with _private_folder(folder, keep_logs_in=args.logs), leaving_no_process():
         command = ray_command(place, node_ip, ports, granted(environ), folder, args.store_bytes)
-        log, environ = args.logs / "ray_start.log", {**environ, **ray_environ(ports)}
+        log, environ = (
+            args.logs / "ray_start.log",
+            {**RAY_VARIABLES, **environ, **ray_environ(ports)},
+        )
         with started(command, environ, signal.SIGTERM, log) as ray:
             if not args.run:
                 raise _ended(ray.wait(), args.logs)

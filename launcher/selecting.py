@@ -23,8 +23,13 @@ from selection.ray_tasks import do_nothing, ray_map, run_remote
 from selection.regional import RegionalJob, choose_regionally
 from selection.schedule import Schedule, open_schedule, write_schedule
 from selection.select import make_schedule
+from selection.threads import thread_map
 
 Examples = list[dict[str, Any]]
+
+_ALONE_PAIRS = 100_000
+"""Up to so many, the parts of a graph stay with the worker that selects: it cuts them in the time that others take to
+start."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ def _select(task: SelectTask, by_regions: bool) -> dict[str, Any]:
 def _select_together(task: SelectTask) -> tuple[Schedule, Examples]:
     config = task.config
     embeddings = load_embeddings(task.embeddings_folder)
+    is_alone = len(embeddings[0]) <= _ALONE_PAIRS
+    map_elsewhere = partial(ray_map, placement=on_nodes(config.ray.selection_labels))
     schedule = make_schedule(
         task.folder,
         embeddings,
@@ -88,7 +95,7 @@ def _select_together(task: SelectTask) -> tuple[Schedule, Examples]:
         task.seed,
         task.leftover,
         task.fields,
-        map_tasks=partial(ray_map, placement=on_nodes(config.ray.selection_labels)),
+        map_tasks=thread_map if is_alone else map_elsewhere,
         progress=FileProgress(task.progress_file),
         previous_batches=open_schedule(task.previous_folder).batches,
         contents=load_contents(task.embeddings_folder),

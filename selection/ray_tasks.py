@@ -6,6 +6,7 @@ from typing import Any
 import numba
 import ray
 from ray.exceptions import RayTaskError
+from threadpoolctl import threadpool_limits
 
 from selection.errors import ArtifactError, ConfigError, JobError
 from selection.threads import in_flight
@@ -112,6 +113,11 @@ def ray_map(
 
 
 def _with_threads(num_threads: int, function: Callable, args: tuple, kwargs: dict) -> Any:
-    """Call `function` with numba limited to the CPUs that Ray granted; Ray itself sets OMP_NUM_THREADS."""
-    numba.set_num_threads(max(1, min(num_threads, _MOST_THREADS)))
-    return function(*args, **kwargs)
+    """Call `function` with as many threads as Ray granted CPUs.
+
+    Ray sets OMP_NUM_THREADS, but libraries read it only once, and a worker may have been granted less before.
+    """
+    num_threads = max(1, num_threads)
+    numba.set_num_threads(min(num_threads, _MOST_THREADS))
+    with threadpool_limits(num_threads):
+        return function(*args, **kwargs)

@@ -4,10 +4,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import ray
 
+from launcher.ray_variables import RAY_VARIABLES
 from selection.config import EmbedConfig, SpectralConfig
 from selection.embed import Source, embed_datasets
 from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
@@ -15,6 +17,7 @@ from selection.errors import ArtifactError, ConfigError, JobError
 from selection.partition import partition
 from selection.ray_tasks import ray_map, run_remote
 from selection.shards import ShardIndex, build_index, expand_shards
+from selection.threads import num_threads
 from tests.conftest import unit_rows
 from tests.unit.selection.test_spectral import random_graph
 
@@ -23,7 +26,10 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in RAY_VARIABLES.items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -157,6 +163,29 @@ def test_sub_problems_on_ray_give_the_same_batches():
 
 def test_ray_map_keeps_the_order_of_more_tasks_than_workers():
     assert list(ray_map(abs, range(-30, 0))) == list(range(30, 0, -1))
+
+
+def count_threads():
+    return os.getpid(), faiss.omp_get_max_threads(), num_threads()
+
+
+def test_a_worker_has_as_many_threads_as_its_task_has_cpus_whatever_it_did_before():
+    for num_cpus in (1, 2, 1):
+        assert run_remote(count_threads, num_cpus=num_cpus)[1:] == (num_cpus, num_cpus)
+
+
+class Holder:
+    def hold(self):
+        """Nothing but the CPUs."""
+
+
+def test_a_worker_stays_while_others_hold_all_cpus():
+    pid, *_ = run_remote(count_threads, num_cpus=1)
+    holder = ray.remote(Holder).options(num_cpus=2).remote()
+    ray.get(holder.hold.remote())
+    time.sleep(3)  # Ray's own limit is one second
+    os.kill(pid, 0)
+    ray.kill(holder)
 
 
 class Enough(Exception):
