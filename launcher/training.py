@@ -6,7 +6,9 @@ and most of them do not divide a batch.
 """
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray
@@ -149,13 +151,24 @@ def _fit(job_text: str, num_ranks: int, storage: Path, ray_config: RayConfig) ->
         ),
     )
     try:
-        trainer.fit()
+        with _keeping_handler_of(signal.SIGINT):
+            trainer.fit()
     except ray.train.ControllerError as error:
         return str(error.controller_failure).strip().splitlines()[-1]
     except ray.train.TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
         raise JobError(f"training failed: {reason}; see {job.log_folder}") from error
     return None
+
+
+@contextmanager
+def _keeping_handler_of(number: int) -> Iterator[None]:
+    """Ray Train leaves its handler behind; later tasks of this worker are cancelled by the same signal."""
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
 
 
 def _train_rank(settings: dict[str, str]) -> None:

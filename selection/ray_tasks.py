@@ -58,8 +58,7 @@ def start_remote(
     **kwargs: Any,
 ) -> ray.ObjectRef:
     """Begin what `run_remote` waits for."""
-    options = {"num_cpus": num_cpus, "max_retries": 1, **(placement or {})}
-    remote = ray.remote(_with_threads).options(**options)
+    remote = _remote(placement, num_cpus=num_cpus, max_retries=1)
     return remote.remote(int(num_cpus), function, args, kwargs)
 
 
@@ -102,7 +101,7 @@ def ray_map(
     Tasks are drawn from the iterable as workers become free, so that not all of them are in memory at once. Errors are
     those of `get_result`.
     """
-    remote = ray.remote(_with_threads).options(num_cpus=num_cpus, **(placement or {}))
+    remote = _remote(placement, num_cpus=num_cpus)
     num_workers = max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))
     yield from in_flight(
         lambda task: remote.remote(int(num_cpus), function, (task,), {}),
@@ -110,6 +109,11 @@ def ray_map(
         tasks,
         _TASKS_IN_FLIGHT_PER_WORKER * num_workers,
     )
+
+
+def _remote(placement: Placement | None, **options: Any) -> Any:
+    """`_with_threads` for Ray, which ends a worker with a GPU after its task when it is told of the GPU here."""
+    return ray.remote(**options, **(placement or {}))(_with_threads)
 
 
 def _with_threads(num_threads: int, function: Callable, args: tuple, kwargs: dict) -> Any:
