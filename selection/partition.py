@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int64
 
 from selection.config import SpectralConfig
 from selection.exchange import exchange
-from selection.problem import Mapper
+from selection.problem import Mapper, Signals
 from selection.progress import Progress, silent
 from selection.spectral import eigengap, inverse_sqrt_degrees, leading_eigenvectors, strongest_links
 from selection.subgraph import subgraph
@@ -55,7 +55,7 @@ def partition(
     seed: tuple[int, ...],
     map_tasks: Mapper = thread_map,
     progress: Progress = silent,
-    signals: dict[str, float] | None = None,
+    signals: Signals | None = None,
 ) -> Int64[np.ndarray, "m b"]:
     """Split all nodes into batches.
 
@@ -66,7 +66,7 @@ def partition(
         seed: every split draws from (seed, its place in the tree), so the result does not depend on who does it.
         map_tasks: where the sub-problems run.
         progress: told after each part.
-        signals: gets the `eigengap` of the first split.
+        signals: gets the leading `eigenvalues` of the first split, and the `eigengap` behind as many as it looks at.
 
     Returns:
         Node ids by batch; nodes of neighbouring batches are related.
@@ -91,9 +91,10 @@ def partition(
             )
             splits = map(split, tasks) if alone else map_tasks(split, tasks)
             children: list[Part] = []
-            for part, (cluster_ids, gap) in zip(parts, splits, strict=True):
-                if signals is not None and not part.path and gap is not None:
-                    signals["eigengap"] = gap
+            for part, (cluster_ids, values) in zip(parts, splits, strict=True):
+                if signals is not None and not part.path and len(values) > 1:
+                    signals["eigenvalues"] = values.tolist()
+                    signals["eigengap"] = eigengap(values, len(values) - 1)
                 for child in _children(part, cluster_ids):
                     (finished if len(child.nodes) == batch_size else children).append(child)
                 progress("cluster", len(finished) * batch_size, num_nodes)
@@ -102,16 +103,17 @@ def partition(
     return np.stack([part.nodes for part in finished])
 
 
-def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], float | None]:
+def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], Float32[np.ndarray, "e"]]:
     """Cluster the nodes of one part into children of whole batches.
 
     Returns:
-        The child of each node, and the eigengap, where there are enough nodes for one.
+        The child of each node, and the eigenvalues of the vectors that were looked at, and of the next one where there
+        is one; none where there is but one child.
     """
     num_batches = task.affinity.shape[0] // task.batch_size
     capacities = child_sizes(num_batches, task.config.fan_out) * task.batch_size
     if len(capacities) == 1:
-        return np.zeros(task.affinity.shape[0], np.int64), None
+        return np.zeros(task.affinity.shape[0], np.int64), np.empty(0, np.float32)
     rng = np.random.default_rng(task.seed)
     num_eigenvectors = min(task.config.num_eigenvectors, len(capacities))
     strong = strongest_links(task.affinity, task.config.num_links)
@@ -120,8 +122,7 @@ def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], float | None]:
     points = normalize_rows(vectors * inverse_sqrt_degrees(strong)[:, None])
     cluster_ids = balanced_clusters(points, capacities, rng, _BALANCED_STEPS)
     cluster_ids = exchange(task.affinity, cluster_ids, len(capacities), task.config.exchange_passes)
-    has_gap = len(values) > num_eigenvectors
-    return cluster_ids, eigengap(values, num_eigenvectors) if has_gap else None
+    return cluster_ids, values[: num_eigenvectors + 1]
 
 
 def child_sizes(num_batches: int, fan_out: int) -> Int64[np.ndarray, "c"]:

@@ -23,6 +23,10 @@ Mapper = Callable[[Callable, Iterable], Iterable]
 """Like the built-in `map`: applies a function to items, here or elsewhere, results in order."""
 
 
+Signals = dict[str, float | str | list[float]]
+"""What is measured of a schedule, by the name of its field in the manifest."""
+
+
 @dataclass
 class Problem:
     """Nodes 0 .. n-1 that a strategy divides into groups of exactly `group_size`; n is a multiple of it."""
@@ -38,7 +42,7 @@ class Problem:
     progress: Progress = silent
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage, for the manifest."""
-    signals: dict[str, float] = field(default_factory=dict)
+    signals: Signals = field(default_factory=dict)
     """What a strategy has to say about its work, such as an `eigengap`, for the manifest."""
     contents: Int32[np.ndarray, "n 2"] | None = None
     """Nodes that share a number must not meet, see `selection.duplicates`; None when no two nodes do."""

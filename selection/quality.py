@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from selection.checks import NORM_TOLERANCE
 from selection.knn import Neighbors
 from selection.mending import affinity_inside, batch_of_each
-from selection.problem import Problem
+from selection.problem import Problem, Signals
 from selection.renewal import measure_renewal
 from selection.threads import one_blas_thread
 
@@ -34,7 +34,7 @@ def measure(
     groups: Int64[np.ndarray, "c k"],
     previous_batches: Int64[np.ndarray, "m0 b0"] | None,
     rng: np.random.Generator,
-) -> dict[str, float | str]:
+) -> Signals:
     """All signals of a schedule.
 
     Args:
@@ -92,9 +92,9 @@ def measure_embeddings(
     return {"off_sphere_share": float(1 - np.mean(off)), **ranks}  # a NaN is off as well
 
 
-def measure_graph(problem: Problem, groups: Int64[np.ndarray, "c k"]) -> dict[str, float | str]:
+def measure_graph(problem: Problem, groups: Int64[np.ndarray, "c k"]) -> Signals:
     """What the search, the graph and the strategy say, as far as the strategy asked for them."""
-    signals: dict[str, float | str] = {}
+    signals: Signals = {}
     if "neighbors" in problem.__dict__:
         signals |= measure_neighbors(problem.neighbors)
     if "affinity" in problem.__dict__:

@@ -100,7 +100,8 @@ def _merge(one: Nearest, other: Nearest) -> Nearest:
 def combine(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Signals of the regions as those of one schedule.
 
-    Counts (`num_*`) and seconds are added up, numbers are averaged by batches, words are those of the largest region.
+    Counts (`num_*`) and seconds are added up, numbers are averaged by batches, words and lists are those of the largest
+    region.
     """
     weights = [part["num_batches"] for part in parts]
     largest = parts[int(np.argmax(weights))]
@@ -108,7 +109,7 @@ def combine(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for field in dict.fromkeys(field for part in parts for field in part):
         having = [(part[field], w) for part, w in zip(parts, weights, strict=True) if field in part]
         values, their_weights = zip(*having, strict=True)
-        if field in _SETTINGS or isinstance(values[0], str):
+        if field in _SETTINGS or isinstance(values[0], str | list):
             combined[field] = largest.get(field, values[0])
         elif field.startswith("num_"):
             combined[field] = sum(values)

@@ -122,6 +122,7 @@ def test_a_report_shows_what_was_put_together(finished, tmp_path):
     assert record.is_finished
     write_report([run_dir], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
+    assert "Leading eigenvalues of the normalised affinity" in page
     ids = record.examples[1][0]["confusions"][0]["ids"]
     for sample in ShardIndex.open(run_dir / "index" / "train").read(np.array(ids)):
         assert sample["py"].decode() in page

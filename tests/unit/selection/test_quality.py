@@ -22,7 +22,7 @@ from tests.conftest import planted_pairs, unit_rows
 
 GRAPH_SIGNALS = {
     "knn_index", "knn_recall", "knn_recall_queries", "hub_share", "captured_affinity",
-    "eigengap", "random_captured_affinity", "num_isolated", "isolated_share", "num_components",
+    "eigengap", "eigenvalues", "random_captured_affinity", "num_isolated", "isolated_share", "num_components",
 }  # fmt: skip
 
 
