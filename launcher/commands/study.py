@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from launcher.commands.arguments import add_workers, not_negative, positive
 
@@ -63,7 +63,7 @@ def _add_selectors(kinds: argparse._SubParsersAction) -> None:
         "--strategies",
         type=_words,
         metavar="A,B",
-        help="arms, in place of those of the file; all are compared with the first",
+        help="these arms of the file, or strategies that it has no arm for; all are compared with the first",
     )
     parser.set_defaults(command=_selectors)
 
@@ -125,17 +125,14 @@ def _make_folder(path: Path) -> None:
 
 
 def _selectors(args: argparse.Namespace) -> None:
-    changes = {}
-    if args.strategies:
-        changes["arms"] = {name: {"selection.strategy": name} for name in args.strategies}
-        changes |= {"reference": args.strategies[0], "axes": {}}
-    _run_trials(_load_study(args, changes), args)
+    study = _load_study(args)
+    _run_trials(study.with_strategies(args.strategies) if args.strategies else study, args)
 
 
 def _ablation(args: argparse.Namespace) -> None:
     from selection.errors import ConfigError
 
-    study = _load_study(args, {})
+    study = _load_study(args)
     if not study.axes:
         raise ConfigError(
             f"{args.config}: has no axes, so there is nothing to vary; see configs/studies/ablation.yaml"
@@ -147,12 +144,12 @@ def _ablation(args: argparse.Namespace) -> None:
     _run_trials(study, args)
 
 
-def _load_study(args: argparse.Namespace, changes: dict[str, Any]) -> "StudyConfig":
+def _load_study(args: argparse.Namespace) -> "StudyConfig":
     from launcher.studies.trials.config import load_study
 
     options = {"seeds": args.seeds, "study_dir": args.out, "trials_at_once": args.at_once}
     given = {field: value for field, value in options.items() if value is not None}
-    return load_study(args.config, args.overrides, {**changes, **given})
+    return load_study(args.config, args.overrides, given)
 
 
 def _run_trials(study: "StudyConfig", args: argparse.Namespace) -> None:

@@ -69,6 +69,11 @@ def _spell(axis: str, value: Any) -> str:
     return f"{axis.rpartition('.')[2]}={json.dumps(value)}"
 
 
+def arm_folder(name: str) -> str:
+    """What the folder of an arm is called."""
+    return name.replace(" ", "-")
+
+
 def _check_names(arms: list[Arm]) -> None:
     """Names are folders, and each must mean one configuration."""
     seen: dict[str, Arm] = {}
@@ -80,6 +85,10 @@ def _check_names(arms: list[Arm]) -> None:
         if arm.name in seen:
             raise ConfigError(f"arm {arm.name!r}: is there twice; rename one, or vary another key")
         for other in seen.values():
+            if arm_folder(other.name) == arm_folder(arm.name):
+                raise ConfigError(
+                    f"arms {other.name!r} and {arm.name!r}: have the same folder; rename one"
+                )
             if other.config.hash == arm.config.hash:
                 raise ConfigError(f"arms {other.name!r} and {arm.name!r} are the same; drop one")
         seen[arm.name] = arm

@@ -77,6 +77,14 @@ class StudyConfig(Settings):
             raise ValueError(f"shares: {wrong[0]:g} is not above 0; give shares such as 1.0")
         return self
 
+    def with_strategies(self, names: Sequence[str]) -> "StudyConfig":
+        """The same study of the arms with these names; for a strategy that it has no arm for, one with its defaults.
+
+        All are compared with the first.
+        """
+        arms = {name: self.arms.get(name, {"selection.strategy": name}) for name in names}
+        return self.model_copy(update={"arms": arms, "reference": names[0], "axes": {}})
+
 
 def load_study(
     path: Path, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _Found = TypeVar("_Found", ArmSummary, Result)
-_MOST_CURVES = 8  # more cannot be told apart
+_MOST_CURVES = 10  # more cannot be told apart
 
 
 def draw(
@@ -92,7 +92,9 @@ def _draw_curves(
     axes.set_xlabel("seconds of training and selection")
     axes.set_ylabel(score)
     axes.grid(alpha=0.2)
-    axes.legend(fontsize=8)
+    num_left_out = len(ranked) - _MOST_CURVES
+    title = f"{num_left_out} more, below these" if num_left_out > 0 else None
+    axes.legend(fontsize=8, title=title, title_fontsize=8)
 
 
 def _draw_differences(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.config import RunConfig
-from launcher.studies.trials.arms import Arm
+from launcher.studies.trials.arms import Arm, arm_folder
 from launcher.studies.trials.config import StudyConfig, trial_config
 from launcher.studies.trials.prices import Prices
 from selection.strategies import plan_num_batches
@@ -122,7 +122,7 @@ def run_length(budget: float, refresh: float, first_round: int, later_round: int
 
 def trial_folder(study_dir: Path, budget: str, arm: str, seed: int) -> Path:
     """The run directory of a trial."""
-    return study_dir / "trials" / budget / arm.replace(" ", "-") / f"seed-{seed}"
+    return study_dir / "trials" / budget / arm_folder(arm) / f"seed-{seed}"
 
 
 def _trials(

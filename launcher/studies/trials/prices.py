@@ -128,10 +128,15 @@ def _whole(costs: list[RoundCost]) -> list[RoundCost]:
 
 def keep_prices(path: Path, found: Prices) -> Prices:
     """Prices for good: what is in the file already stays, or trials under way would change their length."""
-    known = read_prices(path) or found
-    kept = replace(known, refresh_s={**found.refresh_s, **known.refresh_s})
+    kept = known_or_found(path, found)
     write_json(path, asdict(kept))
     return kept
+
+
+def known_or_found(path: Path, found: Prices) -> Prices:
+    """What is in the file, and for arms that came later what was found."""
+    known = read_prices(path) or found
+    return replace(known, refresh_s={**found.refresh_s, **known.refresh_s})
 
 
 def read_prices(path: Path) -> Prices | None:

@@ -97,10 +97,11 @@ def run_trials(trials: Sequence[Trial], at_once: int, cpus: int, logs: Path) -> 
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     config = trials[0].config
     gpus = config.train.num_ranks if config.train.use_gpu else 0
+    num_slots = min(at_once, len(trials))
     with ray_cluster(config.ray, logs):
-        _check_resources({"CPU": at_once * cpus, "GPU": at_once * gpus})
+        _check_resources({"CPU": num_slots * cpus, "GPU": num_slots * gpus})
         new_slot: Any = ray.remote(Slot).options(num_cpus=cpus, num_gpus=gpus)
-        slots = [new_slot.remote() for _ in range(min(at_once, len(trials)))]
+        slots = [new_slot.remote() for _ in range(num_slots)]
         places = ray.get([slot.place.remote() for slot in slots])
         cores = share_cores(places, cpus)
         ray.get([slot.hold.remote(own) for slot, own in zip(slots, cores, strict=True)])

@@ -24,8 +24,8 @@ from launcher.studies.trials.prices import (
     Prices,
     RoundCost,
     keep_prices,
+    known_or_found,
     price,
-    read_prices,
     round_costs,
 )
 from launcher.studies.trials.results import read_result, score_name, summarize_arms, to_json
@@ -54,11 +54,15 @@ def run_study(study: StudyConfig, progress: Progress, most: int | None = None) -
     arms = build_arms(study)
     num_pairs = _count_pairs(study, progress)
     trials = steps_trials(study, arms, num_pairs)
-    left = _do(study, trials, progress, most)
-    if study.shares and (prices := final_prices(study, trials)):
-        more = seconds_trials(study, arms, num_pairs, prices, trials)
-        left = _do(study, more, progress, left)
-        trials += more
+    try:
+        left = _do(study, trials, progress, most)
+        if study.shares and (prices := final_prices(study, trials)):
+            more = seconds_trials(study, arms, num_pairs, prices, trials)
+            trials += more
+            _do(study, more, progress, left)
+    except JobError:
+        write_results(study, trials)  # what the others say
+        raise
     write_results(study, trials)
 
 
@@ -107,7 +111,7 @@ def write_results(study: StudyConfig, trials: Sequence[Trial]) -> None:
     finished = _finished(trials)
     if not finished:
         return
-    prices = read_prices(study.study_dir / PRICES) or _price(finished)
+    prices = known_or_found(study.study_dir / PRICES, _price(finished))
     results = [read_result(trial, record, prices, study) for trial, record in finished]
     summaries = summarize_arms(results, study.reference, STEPS)
     write_json(study.study_dir / "results.json", to_json(study, prices, results, summaries))

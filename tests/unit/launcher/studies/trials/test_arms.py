@@ -25,6 +25,17 @@ def test_axes_vary_one_setting_around_an_arm(make_study):
     assert [arm.axis for arm in arms] == [None, None, size, size, share]
 
 
+def test_strategies_are_the_arms_of_the_file_where_it_has_some(make_study):
+    size = "selection.hardness.cluster_size"
+    arms = {"random": {"selection.strategy": "random"}, "spectral": {size: 8}}
+    study = make_study(arms=arms, axes={"spectral": {size: [4]}})
+    chosen = build_arms(study.with_strategies(["spectral", "metis"]))
+    assert [arm.name for arm in chosen] == ["spectral", "metis"]
+    assert [arm.config.selection.strategy for arm in chosen] == ["spectral", "metis"]
+    assert [arm.config.selection.hardness.cluster_size for arm in chosen] == [8, None]
+    assert study.with_strategies(["spectral", "metis"]).reference == "spectral"
+
+
 def test_settings_reach_all_arms_and_arms_come_last(make_study):
     study = make_study(settings={"train.batch_size": 32, "selection.strategy": "metis"})
     assert [arm.config.selection.strategy for arm in build_arms(study)] == ["random", "spectral"]
@@ -41,6 +52,16 @@ def test_settings_reach_all_arms_and_arms_come_last(make_study):
             "arms 'random' and 'same' are the same",
         ),
         ({"arms": {"random": {"selection.strategy": "random"}, "../up": {}}}, "names are folders"),
+        (
+            {
+                "arms": {
+                    "random": {},
+                    "a b": {"selection.strategy": "rcm"},
+                    "a-b": {"selection.strategy": "osgd"},
+                }
+            },
+            "arms 'a b' and 'a-b': have the same folder; rename one",
+        ),
         ({"axes": {"random": {"seed": [7]}}}, "arms may differ in selection"),
         (
             {

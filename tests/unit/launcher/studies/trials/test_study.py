@@ -12,7 +12,7 @@ from selection.errors import ConfigError, JobError
 from selection.progress import silent
 from tests.unit.launcher.studies.trials.conftest import NUM_PAIRS, STEPS_PER_EPOCH, write_run
 
-SCORES = {"random": [0.1, 0.2, 0.3], "spectral": [0.2, 0.35, 0.4]}
+SCORES = {"random": [0.1, 0.2, 0.3], "spectral": [0.2, 0.35, 0.4], "metis": [0.1, 0.2, 0.2]}
 
 
 @pytest.fixture
@@ -87,6 +87,19 @@ def test_a_study_goes_on_call_by_call(study, done):
     assert [line.endswith("finished") for line in plan_study(study, silent)] == [True] * 8
 
 
+def test_arms_that_come_later_get_a_price_of_their_own(study, done):
+    run_study(study, silent)
+    before = results(study)["prices"]
+    more = study.model_copy(
+        update={"arms": {**study.arms, "metis": {"selection.strategy": "metis"}}}
+    )
+    run_study(more, silent, most=1)
+    assert done[0][-1] == ("steps", "metis", 0)
+    after = results(study)["prices"]
+    assert after["refresh_s"] == pytest.approx({**before["refresh_s"], "metis": 2 + 5})
+    assert "metis" in (study.study_dir / "table.md").read_text()
+
+
 def test_seconds_are_planned_when_all_steps_are_done(study, done):
     run_study(study, silent, most=3)
     assert [line.split()[0] for line in plan_study(study, silent)] == ["steps"] * 4
@@ -97,7 +110,10 @@ def test_a_failed_trial_stops_no_other_and_is_told(study, done):
     done[1].add(("spectral", 0))
     with pytest.raises(JobError, match=r"1 of 4 trials failed, the first says why in .*log"):
         run_study(study, silent)
-    assert done[0] == [("steps", "random", 0), ("steps", "random", 1), ("steps", "spectral", 1)]
+    finished = [("steps", "random", 0), ("steps", "random", 1), ("steps", "spectral", 1)]
+    assert done[0] == finished
+    told = results(study)["trials"]
+    assert sorted((trial["budget"], trial["arm"], trial["seed"]) for trial in told) == finished
 
 
 def test_trials_of_another_configuration_are_refused(study, done, make_study):
