@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from launcher.config import apply_overrides, validate
-from selection.artifacts import read_manifest
+from selection.api import select_batches
+from selection.artifacts import hash_file, read_manifest
 from selection.checks import check_batch_size, check_pairs, unit_rows
 from selection.config import SelectionConfig
 from selection.errors import ArtifactError, ConfigError
 from selection.progress import Progress
-from selection.schedule import KIND, Schedule
-from selection.select import make_schedule
+from selection.schedule import KIND, Schedule, open_schedule, write_schedule
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,16 @@ class SelectRequest:
     strategy: str
     temperature: float
     seed: int
+    previous: Path | None
     settings: Sequence[str]
 
 
 def select_files(request: SelectRequest, progress: Progress) -> Schedule:
-    """Choose batches for two embedding files and write the schedule.
+    """Choose batches for two embedding files and write the schedule; its manifest says from what.
 
     Raises:
-        ConfigError: a setting is wrong, the files do not belong together, or `out` holds something else.
+        ConfigError: a setting is wrong, the files do not belong together, `previous` schedules other pairs, or `out`
+            holds something else.
         ArtifactError: a file is no array of embeddings on the unit sphere.
     """
     values: dict[str, Any] = {"strategy": request.strategy, "temperature": request.temperature}
@@ -48,17 +50,22 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
     U = read_embeddings(request.u_file)
     V = U if request.v_file is None else read_embeddings(request.v_file)
     check_pairs(U, V, str(request.u_file), str(request.v_file))
-    return make_schedule(
-        request.out,
-        (U, V),
-        request.batch_size,
-        config.temperature or request.temperature,
-        config,
-        (request.seed, 0),
-        np.empty(0, np.int64),
-        fields={},
+    chosen = select_batches(
+        U,
+        V,
+        batch_size=request.batch_size,
+        seed=request.seed,
+        previous=None if request.previous is None else open_schedule(request.previous),
+        config=config,
         progress=progress,
     )
+    files = {"U": request.u_file, "V": request.v_file or request.u_file}
+    inputs = {
+        "embeddings": {side: str(path) for side, path in files.items()},
+        "embeddings_hash": {side: hash_file(path) for side, path in files.items()},
+        "config": config.model_dump(mode="json"),
+    }
+    return write_schedule(request.out, chosen.batches, chosen.leftover, {**chosen.fields, **inputs})
 
 
 def _check_replaceable(folder: Path) -> None:

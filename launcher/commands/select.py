@@ -19,6 +19,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--temperature", type=float, default=0.07)
     parser.add_argument("--seed", type=not_negative, default=0)
     parser.add_argument(
+        "--previous", type=Path, metavar="DIR",
+        help="the schedule before this one: whom it left over comes first, and warmup_rounds count on",
+    )  # fmt: skip
+    parser.add_argument(
         "--set",
         dest="settings",
         nargs="+",

@@ -40,6 +40,30 @@ def test_one_file_is_single_view_data_and_seeds_differ(files):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_rounds_count_on_from_the_schedule_before(files):
+    warm = ("--set", "hardness.warmup_rounds=2")
+    assert select(files, *warm, batch_size=9) == 0
+    first = open_schedule(files / "s")
+    (files / "s").rename(files / "first")
+    assert select(files, *warm, "--previous", str(files / "first"), batch_size=9) == 0
+    second = open_schedule(files / "s")
+    assert (first.manifest["round"], second.manifest["round"]) == (0, 1)
+    assert first.manifest["num_random_per_batch"] == 9 > second.manifest["num_random_per_batch"] > 0
+    assert np.isin(first.leftover, second.batches).all()
+    assert len(first.leftover) == 200 % 9
+
+
+def test_the_manifest_says_from_what(files):
+    manifests = []
+    for value in ("4", "5"):
+        assert select(files, "--set", f"graph.num_neighbors={value}") == 0
+        manifests.append(open_schedule(files / "s").manifest)
+    assert [m["config"]["graph"]["num_neighbors"] for m in manifests] == [4, 5]
+    assert manifests[0]["embeddings"] == {side: str(files / f"{side}.npy") for side in ("U", "V")}
+    assert manifests[0]["embeddings_hash"] == manifests[1]["embeddings_hash"]
+    assert len(set(manifests[0]["embeddings_hash"].values())) == 2
+
+
 def test_random_needs_no_graph(files):
     assert select(files, "--strategy", "random") == 0
     assert open_schedule(files / "s").manifest["strategy"] == "random"
@@ -92,6 +116,7 @@ def save_bad_rows(files):
         (["--set", "hardness.cluster_size=3"], ("U.npy",), "must divide --batch-size (8)"),
         (["--strategy", "best"], ("U.npy",), "strategy: got 'best'"),
         (["--temperature", "0"], ("U.npy",), "temperature: got 0.0"),
+        (["--previous", "absent"], ("U.npy",), "absent"),
         (["--batch-size", "201"], ("U.npy",), "only 200 pairs"),
         (
             ["--batch-size", "1"],
