@@ -156,7 +156,14 @@ def assemble(
     with problem.timed("guard_s"):
         first = np.flatnonzero(np.isin(nodes, roster.previous_leftover))
         apart = separate(groups, forbidden, first)
-        packed = pack(nodes[apart.batches], roster.drawn, size, roster.num_random, rng)
+        packed = pack(
+            nodes[apart.batches],
+            roster.drawn,
+            size,
+            roster.num_random,
+            roster.previous_leftover,
+            rng,
+        )
         everywhere = Forbidden(roster.numbers, rename(forbidden.links, nodes, len(roster.numbers)))
         final = separate(packed, everywhere, roster.previous_leftover)
     if not len(final.batches):
@@ -172,18 +179,24 @@ def pack(
     drawn: Int64[np.ndarray, "r"],
     batch_size: int,
     num_random: int,
+    previous_leftover: Int64[np.ndarray, "r"],
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, "m b"]:
     """Put together batches of groups that are taken at random, and of `num_random` of the `drawn` ids each.
 
     When the strategy left nodes out there are fewer batches, and some of `drawn` find no place; groups that are fewer
-    than a batch takes find none either.
+    than a batch takes find none either, those last that hold ids of `previous_leftover`.
     """
     num_chosen = batch_size - num_random
     if not num_chosen:
         return drawn.reshape(-1, batch_size)
     num_groups = len(groups) - len(groups) % (num_chosen // groups.shape[1])
-    chosen = rng.permutation(groups, axis=0)[:num_groups].reshape(-1, num_chosen)
+    groups = rng.permutation(groups, axis=0)
+    if num_groups < len(groups):
+        comes_first = np.isin(groups, previous_leftover).any(axis=1)
+        kept = np.argsort(~comes_first, kind="stable")[:num_groups]
+        groups = groups[np.sort(kept)]
+    chosen = groups.reshape(-1, num_chosen)
     extra = drawn[: len(chosen) * num_random].reshape(len(chosen), num_random)
     return np.concatenate([chosen, extra], axis=1)
 

@@ -20,7 +20,8 @@ from selection.duplicates import hash_rows, no_contents, number_contents
 from selection.problem import Mapper, Problem
 from selection.progress import Progress, silent
 from selection.quality import measure
-from selection.strategies import STRATEGIES
+from selection.spectral import check_device
+from selection.strategies import STRATEGIES, plan_num_batches
 from selection.threads import thread_map
 
 Embeddings = tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "n d"]]
@@ -67,10 +68,8 @@ def choose_together(
         ConfigError: there are fewer pairs than one batch, B does not suit the settings, or so many pairs are duplicates
             or false negatives of each other that no batch can be formed.
     """
-    U, V = embeddings
-    hardness = config.hardness
-    hardness.check_batch_size(batch_size)
-    hardness.check_strategy(config.strategy)
+    num_pairs, hardness = len(embeddings[0]), config.hardness
+    _check(config, num_pairs, batch_size)
     rng = np.random.default_rng(seed)
     start = time.perf_counter()
     numbers = _find_duplicates(embeddings, config, contents)
@@ -81,7 +80,7 @@ def choose_together(
         roster = take_part(numbers, batch_size, num_random, previous_leftover, rng)
     seconds = {"duplicates_s": time.perf_counter() - start}
     problem = Problem(
-        _rows(U, roster.chosen), _rows(V, roster.chosen),
+        *_rows(embeddings, roster.chosen),
         batch_size, hardness.cluster_size or batch_size - num_random,
         temperature, config, seed, map_tasks, progress, seconds, contents=numbers[roster.chosen],
     )  # fmt: skip
@@ -105,14 +104,25 @@ def choose_together(
         **quality,
     }
     fields["alarms"] = alarms(fields, config)
-    return Selection(batches, np.setdiff1d(np.arange(len(U)), batches), fields)
+    return Selection(batches, np.setdiff1d(np.arange(num_pairs), batches), fields)
 
 
-def _rows(
-    embeddings: Float32[np.ndarray, "n d"], nodes: Int64[np.ndarray, "m"]
-) -> Float32[np.ndarray, "m d"]:
-    """Those rows; no copy when it is all of them."""
-    return embeddings if len(nodes) == len(embeddings) else embeddings[nodes]
+def _check(config: SelectionConfig, num_pairs: int, batch_size: int) -> None:
+    """What can be wrong is told before the search, which may take minutes."""
+    config.hardness.check_batch_size(batch_size)
+    config.hardness.check_strategy(config.strategy)
+    plan_num_batches(config, num_pairs, batch_size)
+    if config.strategy == "spectral":
+        check_device(config.spectral.device)
+
+
+def _rows(embeddings: Embeddings, nodes: Int64[np.ndarray, "m"]) -> Embeddings:
+    """Those rows; no copy when it is all of them, and one of single-view data."""
+    U, V = embeddings
+    if len(nodes) == len(U):
+        return embeddings
+    rows = U[nodes]
+    return rows, rows if V is U else V[nodes]
 
 
 def _find_duplicates(

@@ -50,7 +50,8 @@ class GraphConfig(Settings):
     """K: nearest V of each u, and as many nearest U of each v."""
 
     first_rank: int = Field(default=0, ge=0)
-    """p: the p nearest of each are not linked, for they may be right answers themselves; the K after them are."""
+    """p: the p nearest of each are not linked, for they may be right answers themselves; the K after them are. They may
+    still meet, by neighbours that they share; `hardness.margin` keeps them apart."""
 
     mutual: bool = False
     """Link two pairs only when each is among the other's K, in the same direction."""
@@ -63,7 +64,10 @@ class GraphConfig(Settings):
 
 
 class OsgdConfig(Settings):
-    """The q hardest of k random batches; the defaults are the paper's."""
+    """The q hardest of k random batches; the defaults are the paper's.
+
+    All others are left over, nine of ten pairs, and do not come first in the next round: there, too, the hardest do.
+    """
 
     num_candidates: int = Field(default=1500, ge=1)
     """k: random batches that are compared with each other."""
@@ -122,17 +126,19 @@ class KmeansConfig(Settings):
     """Balanced k-means of the embeddings, without a graph."""
 
     fan_out: int = Field(default=32, ge=2)
-    """Most parts that one split makes."""
+    """About how many parts one split makes; the number is evened out over the levels, see
+    `selection.partition.child_sizes`."""
 
 
 class SpectralConfig(Settings):
     """Recursive spectral clustering into batches of exactly B."""
 
     fan_out: int = Field(default=16, ge=2)
-    """Most parts that one split makes."""
+    """About how many parts one split makes; the number is evened out over the levels, see
+    `selection.partition.child_sizes`."""
 
     num_eigenvectors: int = Field(default=16, ge=1)
-    """Leading eigenvectors that a split looks at."""
+    """Most leading eigenvectors that a split looks at; as many as it has parts, where that is less."""
 
     num_links: int = Field(default=20, ge=1)
     """Strongest links of each node that the eigenvectors look at; everything else looks at all."""

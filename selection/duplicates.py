@@ -2,7 +2,7 @@
 
 When u_k and u_l are the same, v_l is as right an answer to u_k as v_k is, and a batch that holds both pairs teaches
 the model that it is wrong. A content is what one side of a pair holds: the bytes of its part where the data set is at
-hand, else its embedding, bit for bit. Both sides are looked up in one table, because (a, b) and (b, c) share b as
+hand, else its embedding, number for number. Both sides are looked up in one table, because (a, b) and (b, c) share b as
 much as (a, b) and (c, b) do; sentence-transformers' `no_duplicates` sampler takes it that way, too.
 
 Two different contents among n have the same hash with probability n^2 / 2^63: 0.001 for 10^8 pairs. The price would be
@@ -22,6 +22,7 @@ from selection.shard_index import Sample
 
 _HASH_BYTES = 8
 _NOT_SHARED = -1
+_MINUS_ZERO = np.uint32(1 << 31)
 
 
 def hash_parts(samples: Sequence[Sample], parts: tuple[str, str]) -> UInt64[np.ndarray, "2 b"]:
@@ -45,7 +46,7 @@ def hash_parts(samples: Sequence[Sample], parts: tuple[str, str]) -> UInt64[np.n
 def hash_rows(
     U: Float32[np.ndarray, "n d"], V: Float32[np.ndarray, "n d"]
 ) -> UInt64[np.ndarray, "2 n"]:
-    """Hash embeddings, for when nothing else is known of the pairs: rows are the same when all bits are."""
+    """Hash embeddings, for when nothing else is known of the pairs: rows are the same when all numbers are."""
     first = _hash_words(U.view(np.uint32))
     return np.stack([first, first if V is U else _hash_words(V.view(np.uint32))])
 
@@ -57,6 +58,8 @@ def _hash_words(words):
     for row in numba.prange(len(words)):
         state = np.uint64(0)
         for word in words[row]:
+            if word == _MINUS_ZERO:  # equals 0 in other bits
+                word = np.uint32(0)
             state = (state ^ np.uint64(word)) * np.uint64(0x9E3779B97F4A7C15)
             state ^= state >> np.uint64(32)
         hashes[row] = state

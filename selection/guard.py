@@ -11,7 +11,7 @@ may look taken when it is not, which only costs a better place: no answer lets r
 are left as they are.
 
 Time: O(n + links) to seat, then for each node that is turned away O(batches tried + places tried), nearly always one
-batch and one place. At worst, where hardly anything fits, O(nodes turned away * m).
+batch and one place. At worst, where hardly anything fits, O(nodes turned away * m * b).
 Memory: 16 bytes per node, and 64 to 128 more per node that shares a content.
 
 Legend: n nodes, m batches, b batch size, e links, c counters, s batches looked at.

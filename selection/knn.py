@@ -35,7 +35,7 @@ class Neighbors:
     v_of_u: Int32[np.ndarray, "n k"]
     u_of_v: Int32[np.ndarray, "n k"]
     recall: float
-    """Share of the true neighbours that were found, on a sample of queries."""
+    """Share of the true neighbours that were found, on the sample of queries that also said how far to look."""
 
     index: str = "flat"
     """How they were searched: `flat` or `ivf`."""
@@ -120,7 +120,6 @@ def _search_cells(
     num_pairs = len(U)
     rng = np.random.default_rng(seed)
     sample = rng.permutation(num_pairs)[:_RECALL_SAMPLE]
-    truth = [nearest_exactly(*sides, sample, k) for sides in ((U, V), (V, U))]
     v_of_u, u_of_v = nothing_found(num_pairs, k), nothing_found(num_pairs, k)
     num_cells = min(num_pairs, int(CELLS_PER_ROOT * math.sqrt(num_pairs)))
 
@@ -128,6 +127,7 @@ def _search_cells(
         progress("neighbors", before + done, 2 * num_pairs, "queries")
 
     with one_blas_thread(), thread_pool() as pool:
+        truth = [nearest_exactly(*sides, sample, k) for sides in ((U, V), (V, U))]
         in_u, in_v = (divide(side, num_cells, rng, pool) for side in (U, V))
         nearness = min(
             nearness_for(min_recall, sample, truth[0], U, V, in_u, in_v),

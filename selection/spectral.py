@@ -87,12 +87,7 @@ def iterate_in_torch(
     """The same in torch, on any of its devices; on a CPU it is slower than our threads (benchmarks/NOTES.md)."""
     import torch
 
-    count = torch.cuda.device_count()
-    if device.startswith("cuda") and (torch.device(device).index or 0) >= count:
-        raise ConfigError(
-            f"selection.spectral.device: is {device}, but torch finds {count or 'no'} CUDA device{'s' * (count > 1)} "
-            "here; take another one, or cpu"
-        )
+    check_device(device)
     arrays = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # "in beta state"
         sparse = torch.sparse_csr_tensor(*arrays, size=matrix.shape).to(device)
@@ -103,6 +98,24 @@ def iterate_in_torch(
 
     found = _iterate(step, torch.from_numpy(block).to(device), torch)
     return tuple(part.cpu().numpy() for part in found)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not find.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    count = torch.cuda.device_count()
+    if (torch.device(device).index or 0) >= count:
+        raise ConfigError(
+            f"selection.spectral.device: is {device}, but torch finds {count or 'no'} CUDA device{'s' * (count > 1)} "
+            "here; take another one, or cpu"
+        )
 
 
 def eigengap(values: Float[np.ndarray, "e"], num_parts: int) -> float:

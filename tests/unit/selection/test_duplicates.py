@@ -43,7 +43,13 @@ def test_parts_are_hashed_by_their_bytes():
     assert hashes[0, 0] == 0x2F42665B399EF840  # BLAKE2b-64 of "a", also on the next machine
 
 
-def test_rows_are_the_same_when_all_bits_are():
+def test_zero_has_no_sign():
+    U = np.array([[1, 0.0], [1, -0.0], [-1, 0.0]], np.float32)
+    hashes = hash_rows(U, U)[0]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_rows_are_the_same_when_all_numbers_are():
     rng = np.random.default_rng(0)
     U = rng.standard_normal((500, 33)).astype(np.float32)
     V = rng.standard_normal((500, 33)).astype(np.float32)

@@ -24,9 +24,11 @@ def clustered():
 
 
 def select(
-    embeddings, seed=ROUND, strategy="spectral", batch_size=BATCH_SIZE, previous=None, **hardness
-):
-    graph = GraphConfig(num_neighbors=12)
+    embeddings, seed=ROUND, strategy="spectral", batch_size=BATCH_SIZE, previous=None, index="auto",
+    graph=None,
+    **hardness,
+):  # fmt: skip
+    graph = GraphConfig(num_neighbors=12, index=index, **(graph or {}))
     config = SelectionConfig(strategy=strategy, graph=graph, hardness=HardnessConfig(**hardness))
     return choose(embeddings, batch_size, TEMPERATURE, config, seed, previous)
 
@@ -107,6 +109,26 @@ def test_the_margin_keeps_near_duplicates_apart(near_duplicates, strategy):
     assert guarded.batches.shape == without.batches.shape
     assert 100 <= guarded.fields["num_false_negatives"] < 400
     assert guarded.fields["num_moved"] > 0 or strategy == "spectral"  # which heeds it by itself
+
+
+def test_first_ranks_that_are_skipped_make_milder_batches(random_pairs):
+    """Whom a node is linked to instead is less like it."""
+    losses = [
+        select(
+            random_pairs,
+            graph={"first_rank": p},
+        ).fields["batch_loss"]
+        for p in (0, 20, 100)
+    ]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > 1.05 * losses[2]
+
+
+def test_mutual_links_alone_leave_more_pairs_isolated():
+    U, V, _ = planted_pairs(num_clusters=40, per_cluster=16, dim=6)
+    either, both = (select((U, V), graph={"mutual": mutual}) for mutual in (False, True))
+    assert either.fields["num_isolated"] < both.fields["num_isolated"]
+    assert not np.array_equal(either.batches, both.batches)
 
 
 def test_near_duplicates_are_no_hard_negatives_but_others_stay(near_duplicates):
@@ -226,16 +248,17 @@ from tests.conftest import planted_pairs
 from tests.unit.selection.test_hardness import select
 U, V, _ = planted_pairs(num_clusters=40, per_cluster=16, dim=16)
 U[:200] = U[200:400]
-chosen = select((U, V), margin=-0.1, cluster_size=4, random_share=0.25)
+chosen = select((U, V), index={index!r}, margin=-0.1, cluster_size=4, random_share=0.25)
 assert chosen.fields["num_moved"] and chosen.fields["num_false_negatives"]
 print(chosen.batches.tolist())
 """
 
 
-def test_the_batches_do_not_depend_on_the_number_of_threads():
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_the_batches_do_not_depend_on_the_number_of_threads(index):
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", PROGRAM.format(index=index)], capture_output=True, text=True, check=True,
             env={**os.environ, "NUMBA_NUM_THREADS": num_threads, "PYTHONPATH": "."},
         ).stdout
         for num_threads in ("1", "2")

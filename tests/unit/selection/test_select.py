@@ -100,10 +100,18 @@ def test_smaller_clusters_make_milder_batches(tmp_path, clustered):
 
 def test_packing_keeps_clusters_together():
     clusters = np.arange(24).reshape(8, 3)
-    batches = pack(clusters, NOTHING, 6, 0, np.random.default_rng(0))
+    batches = pack(clusters, NOTHING, 6, 0, NOTHING, np.random.default_rng(0))
     np.testing.assert_array_equal(np.sort(batches.ravel()), np.arange(24))
     assert {tuple(half) for half in batches.reshape(-1, 3)} == {tuple(c) for c in clusters}
     assert not np.array_equal(batches, clusters.reshape(-1, 6))
+
+
+def test_packing_leaves_out_whom_it_took_before():
+    groups, before = np.arange(14).reshape(7, 2), np.array([5])
+    for seed in range(30):
+        batches = pack(groups, NOTHING, 6, 0, before, np.random.default_rng(seed))
+        assert batches.shape == (2, 6)
+        assert 5 in batches
 
 
 def test_swaps_make_harder_batches(tmp_path, clustered):
