@@ -105,13 +105,20 @@ def _theory(args: argparse.Namespace) -> None:
 
 
 def _synthetic(args: argparse.Namespace) -> None:
-    from launcher.studies.synthetic.study import run_synthetic
+    from launcher.studies.synthetic.study import page_path, run_synthetic
+    from selection.errors import JobError
     from selection.progress import TerminalProgress
 
     _make_folder(args.out)
     with TerminalProgress() as progress:
-        page = run_synthetic(args.out, args.seeds, args.steps, args.seed, args.workers, progress)
-    print(page.read_text())
+        ranked = run_synthetic(args.out, args.seeds, args.steps, args.seed, args.workers, progress)
+    print(page_path(args.out).read_text())
+    clear = [order for order in ranked if order.is_clear]
+    if wrong := [order for order in clear if not order.holds]:
+        raise JobError(
+            f"{len(wrong)} of {len(clear)} clear orders are not found, such as {wrong[0].better} before "
+            f"{wrong[0].worse} after {wrong[0].step} steps of {wrong[0].setting}; few seeds tell little"
+        )
 
 
 def _make_folder(path: Path) -> None:

@@ -31,7 +31,7 @@ def run_synthetic(
     progress: Progress,
     settings: Sequence[Setting] = SETTINGS,
     methods: Sequence[str] = tuple(METHODS),
-) -> Path:
+) -> list[Order]:
     """Train, and write `study-synthetic.md` and `.json` and three pictures.
 
     Args:
@@ -45,7 +45,7 @@ def run_synthetic(
         methods: names in `METHODS`.
 
     Returns:
-        The page.
+        How every two methods rank, as far as the reference knows both.
     """
     done: dict[tuple[Setting, str], Curves] = {}
     total = len(settings) * len(methods)
@@ -60,14 +60,23 @@ def run_synthetic(
     everything = [curves for group in by_setting.values() for curves in group]
     fields = {"num_runs": num_runs, "num_steps": num_steps, "seed": seed}
     write_json(out / f"{NAME}.json", {**fields, "curves": [to_json(one) for one in everything]})
-    path = out / f"{NAME}.md"
-    with atomic_file(path, "w") as file:
-        file.write(page(by_setting, num_runs, num_steps, seed))
-    return path
+    ranked = orders(everything)
+    with atomic_file(page_path(out), "w") as file:
+        file.write(page(by_setting, ranked, num_runs, num_steps, seed))
+    return ranked
+
+
+def page_path(out: Path) -> Path:
+    """Where the page goes."""
+    return out / f"{NAME}.md"
 
 
 def page(
-    by_setting: Mapping[Setting, Sequence[Curves]], num_runs: int, num_steps: int, seed: int
+    by_setting: Mapping[Setting, Sequence[Curves]],
+    ranked: Sequence[Order],
+    num_runs: int,
+    num_steps: int,
+    seed: int,
 ) -> str:
     """The comparison as Markdown."""
     steps = [step for step in _STEPS_SHOWN if step < num_steps] + [num_steps]
@@ -84,7 +93,7 @@ def page(
     for setting, all_curves in by_setting.items():
         optimum = "simplex" if setting.is_simplex else "cross-polytope"
         sections += [f"## {setting}: {optimum}", setting_table(all_curves, steps)]
-    if ranked := orders([curves for group in by_setting.values() for curves in group]):
+    if ranked:
         sections += ["## The order of the methods", _spell_orders(ranked), orders_table(ranked)]
     return "\n\n".join(sections) + "\n"
 

@@ -1,9 +1,12 @@
 import json
+from itertools import product
 
 import numpy as np
 import pytest
 
+from launcher.cli import main
 from launcher.studies.free_embeddings import contrastive_loss, to_sphere
+from launcher.studies.synthetic import study
 from launcher.studies.synthetic.methods import METHODS
 from launcher.studies.synthetic.runs import (
     SETTINGS,
@@ -81,6 +84,26 @@ def test_order_against_the_reference():
     assert marks(0.02, 0.01) == dict.fromkeys(steps, False)
     assert orders([curves_of("osgd", 0.1), curves_of("random", 0.2)])[0].is_clear
     assert orders([curves_of("osgd", 0.1, num_steps=50), curves_of("full", 0.2)]) == []
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1, 0), (99, 1)])
+def test_a_clear_order_that_is_not_found_fails_the_study(
+    tmp_path, monkeypatch, capsys, factor, status
+):
+    """All gaps are those of the reference, but for the ones of OSGD."""
+
+    def train_all(settings, methods, *_):
+        for setting, method in product(settings, methods):
+            curves = curves_of(method, 0.3, setting, 500)
+            for step, gaps in REFERENCE_GAPS[setting.num_pairs, setting.dim].items():
+                curves.gaps[step] = gaps.get(method, 0.3) * (factor if method == "osgd" else 1)
+            yield curves
+
+    monkeypatch.setattr(study, "train_all", train_all)
+    assert main(["study", "synthetic", "--out", str(tmp_path)]) == status
+    printed = capsys.readouterr()
+    assert "## The order of the methods" in printed.out
+    assert ("clear orders are not found, such as osgd before" in printed.err) == bool(status)
 
 
 def test_a_row_says_how_many_arrived():
