@@ -8,13 +8,15 @@
 Data sets: `equal:N`, `power:N`, `none:N` are mixtures (`benchmarks/datasets.py`), `code-search:FOLDER` takes TF-IDF
 embeddings of what `coterie dataset code-search FOLDER` wrote, `run:FOLDER` the newest embeddings of a run. Neighbours
 are found once per data set, with `--faiss` also by FAISS alone; every strategy then runs in a process of its own, with
-the settings that are Coterie's defaults. Writes results/selection-NAME.{json,md,png}.
+the settings that are Coterie's defaults, and without a look for duplicates, of which mixtures have none. Writes
+results/selection-NAME.{json,md,png}.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.datasets import code_search, mixture
 from benchmarks.faiss_alone import search_with_faiss
@@ -51,8 +54,11 @@ PACKAGES = ("numpy", "scipy", "numba", "faiss-cpu", "pymetis", "kaminpar")
 SIZES: dict[str, dict[str, Any]] = {
     "quick": {"data": ["equal:10000", "power:10000", "none:10000"], "batch_sizes": [32, 64, 256]},
     "full": {
-        "data": [f"{kind}:{n}" for n in (10_000, 100_000, 1_000_000) for kind in ("equal", "power")]
-        + ["none:10000", "none:100000"],
+        "data": [
+            f"{kind}:{n}"
+            for n in (10_000, 100_000, 1_000_000)
+            for kind in ("equal", "power", "none")
+        ],
         "batch_sizes": [32, 64, 256],
     },
     "growth": {
@@ -73,6 +79,7 @@ def main() -> None:
     parser.add_argument("--min-recall", type=float, default=GraphConfig().min_recall)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--name", help="of the result files (default: the size)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="their folder")
     args = parser.parse_args()
     plan = SIZES[args.size]
     rows: list[dict[str, Any]] = []
@@ -99,7 +106,7 @@ def main() -> None:
                         }
                     )
                     print(f"{data}  B = {batch_size}  {name}: {summary(rows[-1])}", flush=True)
-                report(rows, args.name or args.size)
+                report(rows, args.out, args.name or args.size)
 
 
 def label(data: str) -> str:
@@ -162,19 +169,30 @@ def summary(row: dict[str, Any]) -> str:
     )
 
 
-def report(rows: list[dict[str, Any]], name: str) -> None:
+def report(rows: list[dict[str, Any]], folder: Path, name: str) -> None:
     """Write the rows, a table and a plot."""
-    RESULTS.mkdir(exist_ok=True)
-    machine = {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-    }
-    path = RESULTS / f"selection-{name}"
+    folder.mkdir(exist_ok=True)
+    machine = describe_machine()
+    path = folder / f"selection-{name}"
     path.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     path.with_suffix(".md").write_text(to_markdown(rows, machine))
     plot_strategies(rows, path.with_suffix(".png"))
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, memory, versions, and the commit that is measured."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    git = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False, cwd=RESULTS)
+    return {
+        "cpu": found[1] if found else platform.machine(),
+        "cores": os.cpu_count(),
+        "GiB": round(psutil.virtual_memory().total / 2**30),
+        "commit": commit.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
 
 
 def to_markdown(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
