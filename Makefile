@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 DATA := data/code-search
 RUNS := runs/quickstart-random runs/quickstart-spectral
 
-.PHONY: help install quickstart test test-slow test-slurm bench-selection study-theory study-synthetic lint type clean
+.PHONY: help install quickstart test test-slow test-slurm bench-selection study-theory study-synthetic keep-study lint type clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -53,6 +53,10 @@ study-theory: install  ## the paper's statements, checked; writes benchmarks/res
 
 study-synthetic: install  ## every way to choose batches on free embeddings, minutes; writes benchmarks/results
 	coterie study synthetic --out benchmarks/results
+
+keep-study:  ## copy what came out of STUDY=studies/NAME to benchmarks/results
+	for part in .md=table.md .json=results.json -curves.png=curves.png -differences.png=differences.png; do \
+	    cp "$(STUDY)/$${part#*=}" "benchmarks/results/study-$(notdir $(STUDY))$${part%%=*}" || exit 1; done
 
 lint: install  ## style, spelling, and the direction of imports
 	ruff check .

@@ -1,9 +1,11 @@
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 
 from launcher.cli import main
+from selection.schedule import open_schedule
 from tests.conftest import planted_pairs
 from tests.readme import README, example_with, python_examples
 
@@ -34,10 +36,11 @@ def test_a_plain_data_loader():
 def test_from_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     U, V, _ = planted_pairs(num_clusters=20, per_cluster=10, dim=8)
-    np.save("U.npy", U)
-    np.save("V.npy", V)
-    (command,) = re.findall(r"^    coterie (select .*)$", README.read_text(), re.MULTILINE)
-    assert main(shlex.split(command)) == 0
+    for name, rows in {"U": U, "V": V, "U1": V, "V1": U}.items():
+        np.save(f"{name}.npy", rows)
+    commands = re.findall(r"^    coterie (select .*)$", README.read_text(), re.MULTILINE)
+    assert [main(shlex.split(command)) for command in commands] == [0, 0]
+    assert open_schedule(Path("batches-1")).manifest["round"] == 1
     names = {}
     exec(example_with("open_schedule"), names)
     assert {len(batch) for batch in names["sampler"]} == {64}
