@@ -75,6 +75,8 @@ def tiny_settings(tiny_data):
         "train.checkpoint_every_steps=60",
         "train.optimizer.warmup_steps=5",
         "selection.graph.num_neighbors=6",
+        "selection.hardness.cluster_size=8",
+        "selection.hardness.margin=null",
         "selection.spectral.fan_out=4",
         f"selection.refresh.epochs_per_round={EPOCHS_PER_ROUND}",
         "selection.embed.num_workers=1",
