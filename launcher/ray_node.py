@@ -128,10 +128,8 @@ def serve(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     folder = args.temp_dir / f"ct-{job_id}-{number}"
     with _private_folder(folder, keep_logs_in=args.logs), leaving_no_process():
         command = ray_command(place, node_ip, ports, granted(environ), folder, args.store_bytes)
-        log, environ = (
-            args.logs / "ray_start.log",
-            {**RAY_VARIABLES, **environ, **ray_environ(ports)},
-        )
+        environ = {**RAY_VARIABLES, **environ, **ray_environ(ports)}
+        log = args.logs / "ray_start.log"
         with started(command, environ, signal.SIGTERM, log) as ray:
             if not args.run:
                 raise _ended(ray.wait(), args.logs)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from launcher.config import apply_overrides, validate
-from selection.api import select_batches
+from selection.api import choose_after, this_round
 from selection.artifacts import hash_file, read_manifest
 from selection.checks import check_batch_size, check_pairs, unit_rows
 from selection.config import SelectionConfig
@@ -50,16 +50,10 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
     U = read_embeddings(request.u_file)
     V = U if request.v_file is None else read_embeddings(request.v_file)
     check_pairs(U, V, str(request.u_file), str(request.v_file))
-    chosen = select_batches(
-        U,
-        V,
-        batch_size=request.batch_size,
-        seed=request.seed,
-        previous=None if request.previous is None else open_schedule(request.previous),
-        config=config,
-        progress=progress,
-    )
-    files = {"U": request.u_file, "V": request.v_file or request.u_file}
+    previous = None if request.previous is None else open_schedule(request.previous)
+    seed = request.seed, this_round(previous)
+    chosen = choose_after(previous, (U, V), request.batch_size, config, seed, progress)
+    files = {"U": request.u_file, **({"V": request.v_file} if request.v_file else {})}
     inputs = {
         "embeddings": {side: str(path) for side, path in files.items()},
         "embeddings_hash": {side: hash_file(path) for side, path in files.items()},

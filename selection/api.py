@@ -19,7 +19,7 @@ from selection.config import SelectionConfig, StrategyName
 from selection.errors import ConfigError
 from selection.progress import Progress, silent
 from selection.schedule import Schedule
-from selection.select import choose
+from selection.select import Embeddings, choose
 
 DEFAULT_TEMPERATURE = 0.07
 
@@ -66,18 +66,34 @@ def select_batches(
             f"previous: is a {type(previous).__name__}; give what select_batches or open_schedule returned"
         )
     batch_size = check_batch_size(batch_size, config)
-    seeds = whole_number(seed, "seed"), _this_round(round_number, previous)
+    seeds = whole_number(seed, "seed"), this_round(previous, round_number)
     first = unit_rows(U, "U")
     second = first if V is None else unit_rows(V, "V")
     check_pairs(first, second)
+    return choose_after(previous, (first, second), batch_size, config, seeds, progress)
+
+
+def choose_after(
+    previous: Selection | Schedule | None,
+    embeddings: Embeddings,
+    batch_size: int,
+    config: SelectionConfig,
+    seed: tuple[int, int],
+    progress: Progress = silent,
+) -> Selection:
+    """What `select_batches` does when its other arguments are checked; `seed` is (seed, round).
+
+    Raises:
+        ConfigError: `previous` schedules other pairs, or the settings do not suit them; see `choose`.
+    """
     if previous is not None:
-        _check_previous(previous, len(first))
+        _check_previous(previous, len(embeddings[0]))
     return choose(
-        (first, second),
+        embeddings,
         batch_size,
         config.temperature or DEFAULT_TEMPERATURE,
         config,
-        seeds,
+        seed,
         previous_leftover=None if previous is None else previous.leftover,
         previous_batches=None if previous is None else previous.batches,
         progress=progress,
@@ -103,7 +119,8 @@ def _with_shortcuts(
     return config.model_copy(update=changes)
 
 
-def _this_round(round_number: int | None, previous: Selection | Schedule | None) -> int:
+def this_round(previous: Selection | Schedule | None, round_number: int | None = None) -> int:
+    """The number of a round: the one that is given, or the one after `previous`, or 0."""
     if round_number is not None:
         return whole_number(round_number, "round_number")
     if previous is None:

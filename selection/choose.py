@@ -69,7 +69,9 @@ def choose_together(
             or false negatives of each other that no batch can be formed.
     """
     num_pairs, hardness = len(embeddings[0]), config.hardness
-    _check(config, num_pairs, batch_size)
+    check_request(config, num_pairs, batch_size)
+    if config.strategy == "spectral":
+        check_device(config.spectral.device)
     rng = np.random.default_rng(seed)
     start = time.perf_counter()
     numbers = _find_duplicates(embeddings, config, contents)
@@ -107,13 +109,15 @@ def choose_together(
     return Selection(batches, np.setdiff1d(np.arange(num_pairs), batches), fields)
 
 
-def _check(config: SelectionConfig, num_pairs: int, batch_size: int) -> None:
-    """What can be wrong is told before the search, which may take minutes."""
+def check_request(config: SelectionConfig, num_pairs: int, batch_size: int) -> None:
+    """Tell what is wrong before the search, which may take minutes.
+
+    Raises:
+        ConfigError: settings, strategy, pairs and batch size do not go together, or a package is missing.
+    """
     config.hardness.check_batch_size(batch_size)
     config.hardness.check_strategy(config.strategy)
     plan_num_batches(config, num_pairs, batch_size)
-    if config.strategy == "spectral":
-        check_device(config.spectral.device)
 
 
 def _rows(embeddings: Embeddings, nodes: Int64[np.ndarray, "m"]) -> Embeddings:

@@ -25,7 +25,7 @@ from jaxtyping import Int64
 
 from selection.alarms import alarms
 from selection.blocks import Block, Piece, Rows, pieces_of, read_pieces
-from selection.choose import Selection, choose_together
+from selection.choose import Selection, check_request, choose_together
 from selection.config import SelectionConfig
 from selection.division import Division, divide, draw_queries, read_ids, read_sample
 from selection.errors import NoBatchError
@@ -85,9 +85,7 @@ def choose_regionally(
         ConfigError: the settings do not suit regions, or not one batch can be formed.
     """
     num_pairs, config = blocks[-1].last, job.config
-    config.hardness.check_batch_size(job.batch_size)
-    config.hardness.check_strategy(config.strategy)
-    config.regions.check(config.strategy, num_pairs, job.batch_size)
+    check_request(config, num_pairs, job.batch_size)
     num_regions = count_regions(num_pairs, config.regions.max_pairs)
     rng = np.random.default_rng(job.seed)
     ticks = [time.perf_counter()]

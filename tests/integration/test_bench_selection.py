@@ -10,25 +10,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_strategies_side_by_side(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.selection",
-        "--data",
-        "power:1100",
-        "--name",
-        "small",
-    ]
-    command += [
-        "--batch-sizes",
-        "16",
-        "--strategies",
-        "random",
-        "metis",
-        "spectral",
-        "--repeats",
-        "1",
-    ]
+    words = "--data power:1100 --name small --batch-sizes 16 --strategies random metis spectral --repeats 1"
+    command = [sys.executable, "-m", "benchmarks.selection", *words.split()]
     subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True)
     found = json.loads((tmp_path / "selection-small.json").read_text())
     assert {"cpu", "GiB", "commit", "faiss-cpu", "pymetis"} <= found["machine"].keys()

@@ -25,8 +25,7 @@ def clustered():
 
 def select(
     embeddings, seed=ROUND, strategy="spectral", batch_size=BATCH_SIZE, previous=None, index="auto",
-    graph=None,
-    **hardness,
+    graph=None, **hardness,
 ):  # fmt: skip
     graph = GraphConfig(num_neighbors=12, index=index, **(graph or {}))
     config = SelectionConfig(strategy=strategy, graph=graph, hardness=HardnessConfig(**hardness))
