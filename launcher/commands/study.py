@@ -82,6 +82,10 @@ def _add_trials(parser: argparse.ArgumentParser, config_help: str) -> None:
     parser.add_argument(
         "--seeds", type=_seeds, metavar="0..4", help="or 0,1,7 (default: the file's)"
     )
+    parser.add_argument(
+        "--shares", type=_shares, metavar="0.6,1",
+        help="of the reference's seconds, to train all others for; none: at equal steps alone (default: the file's)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the study")
     parser.add_argument("--at-once", type=positive, help="trials side by side")
     parser.add_argument(
@@ -154,7 +158,12 @@ def _ablation(args: argparse.Namespace) -> None:
 def _load_study(args: argparse.Namespace) -> "StudyConfig":
     from launcher.studies.trials.config import load_study
 
-    options = {"seeds": args.seeds, "study_dir": args.out, "trials_at_once": args.at_once}
+    options = {
+        "seeds": args.seeds,
+        "shares": args.shares,
+        "study_dir": args.out,
+        "trials_at_once": args.at_once,
+    }
     given = {field: value for field, value in options.items() if value is not None}
     return load_study(args.config, args.overrides, given)
 
@@ -175,6 +184,10 @@ def _run_trials(study: "StudyConfig", args: argparse.Namespace) -> None:
 
 def _words(text: str) -> list[str]:
     return text.split(",")
+
+
+def _shares(text: str) -> list[float]:
+    return [] if text == "none" else list(map(float, text.split(",")))
 
 
 def _seeds(text: str) -> list[int]:

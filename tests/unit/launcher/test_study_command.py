@@ -1,10 +1,11 @@
 import argparse
+import contextlib
 
 import pytest
 import yaml
 
 from launcher.cli import main
-from launcher.commands.study import _seeds
+from launcher.commands.study import _seeds, _shares
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,19 @@ def test_seeds(text, seeds):
 def test_wrong_seeds(text):
     with pytest.raises(argparse.ArgumentTypeError):
         _seeds(text)
+
+
+@pytest.mark.parametrize(("text", "shares"), [("none", []), ("1", [1.0]), ("0.6,1.0", [0.6, 1.0])])
+def test_shares(text, shares):
+    assert _shares(text) == shares
+
+
+@pytest.mark.parametrize(("shares", "message"), [("1,x", "--shares"), ("1,0", "0 is not above 0")])
+def test_wrong_shares(shares, message, capsys):
+    arguments = ["study", "selectors", "configs/studies/known_code.yaml", "--shares", shares]
+    with contextlib.suppress(SystemExit):
+        assert main(arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
