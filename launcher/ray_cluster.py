@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -16,7 +17,7 @@ from launcher.config import RayConfig
 from launcher.cpus import usable_cpus
 from launcher.network import answers, is_plain
 from launcher.ray_variables import RAY_VARIABLES
-from launcher.stopping import not_to_be_stopped
+from launcher.stopping import keeping_handlers, not_to_be_stopped
 from selection.errors import ConfigError, JobError
 
 _LOG_SUFFIXES = {".log", ".out", ".err"}
@@ -43,20 +44,12 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
     try:
         if address:
             _wait_for_head(address, config)
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            context = ray.init(
-                address="local",  # never attach to a Ray that somebody else left on this machine
-                num_cpus=config.num_cpus or usable_cpus(),
-                object_store_memory=config.object_store_bytes,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+        with keeping_handlers():
+            context = _connect(address, config)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         where = f"at {address}" if address else "on this machine"
         raise JobError(f"Ray {where} cannot be used: {' '.join(str(error).split())}") from error
-    session = Path(context.address_info["session_dir"])  # pyright: ignore[reportAttributeAccessIssue]
+    session = Path(context.address_info["session_dir"])
     try:
         if config.num_nodes:
             _wait_for_nodes(config.num_nodes, config.join_timeout_s)
@@ -66,6 +59,19 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
             ray.shutdown()
         if not address:
             keep_logs(session / "logs", log_folder / "ray")
+
+
+def _connect(address: str | None, config: RayConfig) -> Any:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        return ray.init(address=address, **quiet)
+    return ray.init(
+        address="local",  # never attach to a Ray that somebody else left on this machine
+        num_cpus=config.num_cpus or usable_cpus(),
+        object_store_memory=config.object_store_bytes,
+        include_dashboard=False,
+        **quiet,
+    )
 
 
 def _wait_for_head(address: str, config: RayConfig) -> None:

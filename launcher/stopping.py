@@ -28,7 +28,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise `Stopped` in the body when a signal comes. Ray must be imported before, as that sets a handler for TERM.
+    """Raise `Stopped` in the body when a signal comes; libraries that set handlers need `keeping_handlers` in there.
 
     Raises:
         Stopped: a signal came.
@@ -91,6 +91,27 @@ def stop_now() -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         _mind_no_more()
     raise Stopped
+
+
+@contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Put the handlers of TERM and Ctrl-C back in place that were there before: Ray sets its own, and leaves them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ended_by = None
+    try:
+        yield
+    except SystemExit as error:  # what Ray's handler makes of TERM
+        ended_by = error.code
+        raise
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that is not Python's
+                signal.signal(number, handler)
+        if ended_by == signal.SIGTERM:
+            os.kill(os.getpid(), signal.SIGTERM)  # ours has not seen it
 
 
 def _mind_no_more() -> None:

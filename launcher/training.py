@@ -6,18 +6,15 @@ and most of them do not divide a batch.
 """
 
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
-import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from launcher.config import RayConfig
 from launcher.console import say
 from launcher.placement import num_places_beside, on_nodes, on_this_node, rank_resources
+from launcher.stopping import keeping_handlers
 from selection.errors import JobError
 from selection.ray_tasks import POLL_S, result_of, start_remote
 from trainer.worker import TrainJob, train
@@ -124,6 +121,9 @@ def _fit(job_text: str, num_ranks: int, storage: Path, ray_config: RayConfig) ->
     Returns:
         None when training has ended, otherwise why the ranks could not be started.
     """
+    import ray.train  # here alone, as it takes as long to import as torch
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     job = TrainJob.model_validate_json(job_text)
     config = job.train
     # Ray Train looks for a place that often, and as long each time.
@@ -151,7 +151,7 @@ def _fit(job_text: str, num_ranks: int, storage: Path, ray_config: RayConfig) ->
         ),
     )
     try:
-        with _keeping_handler_of(signal.SIGINT):
+        with keeping_handlers():  # later tasks of this worker are cancelled by the same signal
             trainer.fit()
     except ray.train.ControllerError as error:
         return str(error.controller_failure).strip().splitlines()[-1]
@@ -159,16 +159,6 @@ def _fit(job_text: str, num_ranks: int, storage: Path, ray_config: RayConfig) ->
         reason = str(error).strip().splitlines()[-1]
         raise JobError(f"training failed: {reason}; see {job.log_folder}") from error
     return None
-
-
-@contextmanager
-def _keeping_handler_of(number: int) -> Iterator[None]:
-    """Ray Train leaves its handler behind; later tasks of this worker are cancelled by the same signal."""
-    handler = signal.getsignal(number)
-    try:
-        yield
-    finally:
-        signal.signal(number, handler)
 
 
 def _train_rank(settings: dict[str, str]) -> None:

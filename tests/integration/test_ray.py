@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import ray
 
+from launcher.config import RayConfig
+from launcher.ray_cluster import ray_cluster
 from launcher.ray_variables import RAY_VARIABLES
 from selection.config import EmbedConfig, SpectralConfig
 from selection.embed import Source, embed_datasets
@@ -25,13 +28,14 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster():
+def handlers_before(tmp_path_factory):
+    """What minded signals before Ray was there."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in RAY_VARIABLES.items():
             patch.setenv(name, value)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+        with ray_cluster(RayConfig(num_cpus=2), tmp_path_factory.mktemp("logs")):
+            yield before
 
 
 class LengthEmbedder:
@@ -77,6 +81,11 @@ def embed(index_folder, folder, make_embedder):
 def expected_rows(num_pairs):
     numbers = np.arange(num_pairs)
     return unit_rows(np.stack([np.cos(numbers), np.sin(numbers)], axis=1))
+
+
+def test_ray_leaves_the_signals_that_stop_a_run_to_us(handlers_before):
+    now = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert now == handlers_before
 
 
 def test_rows_are_in_index_order_and_progress_ends(index_folder, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from launcher.stopping import (
     EXIT_STOPPED,
     Stopped,
+    keeping_handlers,
     not_to_be_stopped,
     stop_now,
     stoppable,
@@ -120,6 +121,29 @@ def test_on_the_way_out_nothing_is_cut_off(number, tmp_path):
                 os.kill(os.getpid(), number)
             left.append("Ray again")
         assert left == ["Ray", "Ray again"]
+    finally:
+        for each, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_handler_that_ray_leaves_behind_goes_with_it(number):
+    before = signal.getsignal(number)
+    with keeping_handlers():
+        signal.signal(number, signal.SIG_IGN)
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_ray_takes_while_it_starts_stops_the_run():
+    def end(number, _frame):
+        sys.exit(number)
+
+    before = [signal.getsignal(each) for each in SIGNALS]
+    try:
+        with pytest.raises(Stopped), stoppable(), keeping_handlers():
+            signal.signal(signal.SIGTERM, end)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
     finally:
         for each, handler in zip(SIGNALS, before, strict=True):
             signal.signal(each, handler)

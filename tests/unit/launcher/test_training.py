@@ -1,6 +1,5 @@
 """How many ranks are started, and where, by what Ray says of its nodes; tests/integration loses real ones."""
 
-import signal
 from itertools import count
 
 import pytest
@@ -113,13 +112,6 @@ def test_ranks_that_do_not_start_are_fewer_next_time_or_an_error(nodes, monkeypa
     with pytest.raises(JobError, match="did not start: a reason of Ray's; see logs"):
         ranks.wait(0, lambda: False)
     assert started == [2, 1]
-
-
-def test_a_handler_that_ray_train_leaves_behind_goes_with_it():
-    before = signal.getsignal(signal.SIGINT)
-    with training._keeping_handler_of(signal.SIGINT):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_cluster_that_cannot_hold_the_run(nodes):
