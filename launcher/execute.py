@@ -3,6 +3,7 @@
 import logging
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.attempts import noting_end
 from launcher.compare import comparison, summarize, to_text
@@ -10,16 +11,14 @@ from launcher.config import RunConfig
 from launcher.console import say
 from launcher.cpus import usable_cpus
 from launcher.ownership import owning
-from launcher.placement import check_resources
 from launcher.plan.data import check_parts
-from launcher.preparing import prepare
-from launcher.ray_cluster import ray_cluster
-from launcher.rounds import run_rounds
 from launcher.run_dir import RunDir, read_lines
-from launcher.run_state import Run
 from selection.artifacts import atomic_file
 from selection.shards import expand_shards
 from trainer.claim import Claim
+
+if TYPE_CHECKING:
+    from launcher.run_state import Run
 
 _README = """\
 # {name}
@@ -72,6 +71,13 @@ def execute(config: RunConfig) -> None:
 def _do_rounds(
     config: RunConfig, run_dir: RunDir, shards: dict[str, list[Path]], claim: Claim
 ) -> None:
+    # These take seconds, for which a mistake, or a run with nothing to do, should not have to wait.
+    from launcher.placement import check_resources
+    from launcher.preparing import prepare
+    from launcher.ray_cluster import ray_cluster
+    from launcher.rounds import run_rounds
+    from launcher.run_state import Run
+
     run = Run(config, run_dir, run_dir.new_attempt(), claim)
     logging.basicConfig(filename=run.logs / "driver.log", level=logging.INFO)
     with noting_end(run.logs), run.progress:
@@ -100,7 +106,7 @@ def _explain(config: RunConfig, run_dir: RunDir, table: str) -> None:
         )
 
 
-def _describe_start(run: Run) -> str:
+def _describe_start(run: "Run") -> str:
     config = run.config
     text = (
         f"{config.run_dir}: {len(run.indexes['train']):,} pairs, {config.rounds} rounds, "
