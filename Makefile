@@ -38,7 +38,7 @@ quickstart: install  ## random batches against chosen ones, on real data, in a f
 # Tests that start processes of their own have both cores to themselves: others would be late for each other.
 test: install  ## the default tests, under 8 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 tests/unit
-	$(BIN)/python -m pytest -m "not slow and not slurm" tests/distributed tests/integration
+	$(BIN)/python -m pytest -m "not slow and not slurm" --ignore=tests/unit
 
 test-slow: install  ## the tests that take longer
 	$(BIN)/python -m pytest -m "slow and not slurm"
