@@ -166,11 +166,12 @@ def _insert(nearest, row, other, similarity):
 
 def sort_nearest(nearest: Nearest, pool: ThreadPoolExecutor) -> None:
     """Bring every list into order, most similar first, in place."""
-    in_ranges(lambda start, stop: _sort(*nearest[:2], start, stop), len(nearest.ids), pool)
 
+    def sort(first: int, last: int) -> None:
+        for start in range(first * _BLOCK, last * _BLOCK, _BLOCK):
+            ids, similarities = (part[start : start + _BLOCK] for part in nearest[:2])
+            order = np.argsort(-similarities, axis=1, kind="stable")
+            ids[:] = np.take_along_axis(ids, order, axis=1)
+            similarities[:] = np.take_along_axis(similarities, order, axis=1)
 
-@numba.njit(nogil=True, cache=True)
-def _sort(ids, similarities, start, stop):
-    for row in range(start, stop):
-        order = np.argsort(-similarities[row], kind="mergesort")
-        ids[row], similarities[row] = ids[row][order], similarities[row][order]
+    in_ranges(sort, -(-len(nearest.ids) // _BLOCK), pool)
