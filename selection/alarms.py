@@ -14,7 +14,7 @@ from typing import Any
 
 from selection.checks import NORM_TOLERANCE
 from selection.config import SelectionConfig
-from selection.quality import HUB_SHARE_OF_PAIRS
+from selection.search_quality import HUB_SHARE_OF_PAIRS
 
 MIN_EFFECTIVE_RANK = 1.5
 """Below it one direction holds about 95 % of the embeddings: their mean cosine is above 0.95."""

@@ -6,15 +6,12 @@ Everything is measured on the embeddings that the batches were chosen from, in O
 Legend: n pairs, m batches, b batch size, c groups, k group size, d dimensions, e eigenvalues.
 """
 
-import math
-
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int, Int64
 from scipy.sparse.csgraph import connected_components
 
 from selection.checks import NORM_TOLERANCE
-from selection.knn import Neighbors
 from selection.mending import affinity_inside, batch_of_each
 from selection.problem import Problem, Signals
 from selection.renewal import measure_renewal
@@ -23,8 +20,6 @@ from selection.threads import one_blas_thread
 _MEASURED_BATCHES = 512
 _MEASURED_SIMILARITIES = 1 << 25  # so that 512 batches of 4,096 do not cost more than choosing them
 _MEASURED_ROWS = 2048
-HUB_SHARE_OF_PAIRS = 0.01
-"""Hubs are this share of the pairs: those that occur most often among the neighbours of others."""
 
 
 def measure(
@@ -94,27 +89,8 @@ def measure_embeddings(
 
 def measure_graph(problem: Problem, groups: Int64[np.ndarray, "c k"]) -> Signals:
     """What the search, the graph and the strategy say, as far as the strategy asked for them."""
-    signals: Signals = {}
-    if "neighbors" in problem.__dict__:
-        signals |= measure_neighbors(problem.neighbors)
-    if "affinity" in problem.__dict__:
-        signals |= measure_affinity(problem.affinity, groups)
+    signals = measure_affinity(problem.affinity, groups) if "affinity" in problem.__dict__ else {}
     return {**signals, **problem.signals}
-
-
-def measure_neighbors(neighbors: Neighbors) -> dict[str, float | str]:
-    """How good the search was, and how evenly neighbours are spread over the pairs.
-
-    So few pairs that 1 % of them is less than one have no hubs.
-    """
-    num_pairs = len(neighbors.v_of_u)
-    hubs = {"hub_share": hub_share(neighbors)} if num_pairs * HUB_SHARE_OF_PAIRS >= 1 else {}
-    return {
-        "knn_index": neighbors.index,
-        "knn_recall": neighbors.recall,
-        "knn_recall_queries": neighbors.num_recall_queries,
-        **hubs,
-    }
 
 
 def measure_affinity(
@@ -129,6 +105,7 @@ def measure_affinity(
     return {
         "captured_affinity": captured_affinity(affinity, groups),
         "random_captured_affinity": met / max(1, num_nodes * (num_nodes - 1)),
+        "num_links": affinity.nnz // 2,
         "num_isolated": num_isolated,
         "isolated_share": num_isolated / num_nodes,
         "num_components": int(num_components),
@@ -179,21 +156,6 @@ def effective_rank(rows: Float32[np.ndarray, "n d"]) -> float:
         return 0.0
     shares = energies[energies > 0] / energies.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def hub_share(neighbors: Neighbors) -> float:
-    """Share of all places among the neighbours that the hubs take, the 1 % of pairs that occur there most often.
-
-    It is 0.01 when all occur equally often. Hubs are near to everything (Radovanovic et al. 2010), yet each is in one
-    batch only. Their share is used, and not the skewness of the occurrences, because it does not grow with n.
-    """
-    num_pairs = len(neighbors.v_of_u)
-    occurrences = np.zeros(num_pairs, np.int64)
-    for ids in (neighbors.v_of_u, neighbors.u_of_v):
-        occurrences += np.bincount(ids[ids >= 0], minlength=num_pairs)
-    num_hubs = math.ceil(HUB_SHARE_OF_PAIRS * num_pairs)
-    hubs = np.partition(occurrences, num_pairs - num_hubs)[-num_hubs:]
-    return float(hubs.sum() / max(1, occurrences.sum()))
 
 
 def random_batches(

@@ -12,8 +12,9 @@ from selection.alarms import (
 )
 from selection.config import GraphConfig, SelectionConfig
 from selection.knn import find_neighbors
-from selection.quality import measure_embeddings, measure_neighbors
+from selection.quality import measure_embeddings
 from selection.renewal import measure_renewal
+from selection.search_quality import measure_neighbors
 from selection.select import choose
 from tests.conftest import planted_pairs, unit_rows
 

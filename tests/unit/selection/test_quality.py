@@ -5,16 +5,13 @@ import pytest
 import scipy.sparse as sp
 
 from selection.config import GraphConfig, HardnessConfig, SelectionConfig
-from selection.knn import Neighbors, find_neighbors
 from selection.quality import (
     batch_losses,
     captured_affinity,
     effective_rank,
-    hub_share,
     measure_affinity,
     measure_embeddings,
     measure_losses,
-    measure_neighbors,
     random_batches,
 )
 from selection.select import choose
@@ -22,7 +19,8 @@ from tests.conftest import planted_pairs, unit_rows
 
 GRAPH_SIGNALS = {
     "knn_index", "knn_recall", "knn_recall_queries", "hub_share", "captured_affinity",
-    "eigengap", "eigenvalues", "random_captured_affinity", "num_isolated", "isolated_share", "num_components",
+    "eigengap", "eigenvalues", "random_captured_affinity", "num_links", "num_isolated",
+    "isolated_share", "num_components",
 }  # fmt: skip
 
 
@@ -101,6 +99,7 @@ def test_isolated_nodes_and_components():
     for first, second, weight in links:
         dense[first, second] = dense[second, first] = weight
     found = measure_affinity(sp.csr_array(dense), np.arange(6).reshape(3, 2))
+    assert found["num_links"] == 4
     assert (found["num_isolated"], found["isolated_share"]) == (2, 2 / 7)
     assert found["num_components"] == 4
 
@@ -141,25 +140,6 @@ def test_off_sphere_share_counts_long_zero_and_nan_rows(random_pairs):
     half = wrong.astype(np.float16).astype(np.float32)  # rounding alone is no mistake
     found = measure_embeddings(U, half, np.random.default_rng(0))
     assert found["off_sphere_share"] == pytest.approx(3 / 800)
-
-
-def test_hub_share_of_known_neighbors():
-    ring = np.arange(200)
-    near = np.stack([np.roll(ring, 1), np.roll(ring, -1)], axis=1).astype(np.int32)
-    assert hub_share(Neighbors(near, near, 1.0)) == pytest.approx(2 / 200)
-    star = near.copy()
-    star[:, 0] = 7  # everybody's nearest, beside once in the ring
-    star[:50, 1] = -1
-    occurrences = np.bincount(star[star >= 0])
-    expected = np.sort(occurrences)[-2:].sum() / occurrences.sum()
-    assert hub_share(Neighbors(star, star, 1.0)) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("num_pairs", "measured"), [(2, False), (99, False), (100, True)])
-def test_few_pairs_have_no_hubs(random_pairs, num_pairs, measured):
-    U, V = (embeddings[:num_pairs] for embeddings in random_pairs)
-    found = measure_neighbors(find_neighbors(U, V, GraphConfig()))
-    assert ("hub_share" in found) == measured
 
 
 @pytest.fixture(scope="module")
