@@ -16,15 +16,15 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int64
 
+from selection.balanced import balanced_clusters, by_cluster, normalize_rows
 from selection.config import SpectralConfig
 from selection.exchange import exchange
 from selection.problem import Mapper, Signals
 from selection.progress import Progress, silent
-from selection.spectral import eigengap, inverse_sqrt_degrees, leading_eigenvectors, strongest_links
-from selection.subgraph import subgraph
+from selection.spectral import eigengap, inverse_sqrt_degrees, leading_eigenvectors
+from selection.subgraph import strongest_links, subgraph
 from selection.threads import one_blas_thread, thread_map, thread_pool
 
-_KMEANS_STEPS = 6
 _BALANCED_STEPS = 2
 
 
@@ -116,7 +116,7 @@ def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], Float32[np.ndarray, 
         return np.zeros(task.affinity.shape[0], np.int64), np.empty(0, np.float32)
     rng = np.random.default_rng(task.seed)
     num_eigenvectors = min(task.config.num_eigenvectors, len(capacities))
-    strong = strongest_links(task.affinity, task.config.num_links)
+    strong = strongest_links(task.affinity, task.config.num_links, task.pool)
     device = task.config.device if task.pool else "cpu"  # the first split alone
     vectors, values = leading_eigenvectors(strong, num_eigenvectors, rng, task.pool, device)
     points = normalize_rows(vectors * inverse_sqrt_degrees(strong)[:, None])
@@ -138,99 +138,6 @@ def child_sizes(num_batches: int, fan_out: int) -> Int64[np.ndarray, "c"]:
     sizes = np.full(num_children, num_batches // num_children)
     sizes[: num_batches % num_children] += 1
     return sizes
-
-
-def normalize_rows(vectors: Float32[np.ndarray, "n k"]) -> Float32[np.ndarray, "n k"]:
-    """Rows scaled to length 1; zero rows stay."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-
-
-def balanced_clusters(
-    points: Float32[np.ndarray, "n k"],
-    capacities: Int64[np.ndarray, "c"],
-    rng: np.random.Generator,
-    num_balanced_steps: int,
-) -> Int64[np.ndarray, "n"]:
-    """Spherical k-means whose clusters have exactly the given sizes.
-
-    Args:
-        points: unit rows.
-        capacities: size of each cluster; their sum is n.
-        rng: chooses the first centroids.
-        num_balanced_steps: further steps in which the clusters get these sizes before their centroids move; they cost
-            most of the time, and an exchange afterwards makes up for some of them.
-    """
-    centroids = _spread_centroids(points, len(capacities), rng)
-    for step in range(_KMEANS_STEPS + num_balanced_steps):
-        scores = points @ centroids.T
-        is_balanced = step >= _KMEANS_STEPS
-        cluster_ids = fill_exactly(scores, capacities) if is_balanced else scores.argmax(axis=1)
-        one_hot = sp.csr_array(
-            (np.ones(len(points), np.float32), (cluster_ids, np.arange(len(points)))),
-            shape=(len(capacities), len(points)),
-        )
-        sums = one_hot @ points
-        empty = ~sums.any(axis=1)
-        sums[empty] = points[rng.integers(len(points), size=int(empty.sum()))]
-        centroids = normalize_rows(sums)
-    return fill_exactly(points @ centroids.T, capacities)
-
-
-def _spread_centroids(
-    points: np.ndarray, num_clusters: int, rng: np.random.Generator
-) -> Float32[np.ndarray, "c k"]:
-    """First centroids that point in different directions: each the row least like those chosen before."""
-    centroids = np.empty((num_clusters, points.shape[1]), np.float32)
-    centroids[0] = points[rng.integers(len(points))]
-    likeness = np.full(len(points), -1, np.float32)
-    for cluster in range(1, num_clusters):
-        likeness = np.maximum(likeness, points @ centroids[cluster - 1])
-        weights = np.maximum(1 - likeness.astype(np.float64), 0)
-        total = weights.sum()
-        choice = rng.choice(len(points), p=weights / total) if total else rng.integers(len(points))
-        centroids[cluster] = points[choice]
-    return centroids
-
-
-def fill_exactly(
-    scores: Float32[np.ndarray, "n c"],
-    capacities: Int64[np.ndarray, "c"],
-) -> Int64[np.ndarray, "n"]:
-    """Give every row one column, each column exactly `capacities` rows, high scores first.
-
-    In each round every free row asks for its best open column, and a column with more requests than room keeps
-    those that would lose most elsewhere. At least one column closes per round, so there are at most c rounds.
-    """
-    num_rows = len(scores)
-    cluster_ids = np.full(num_rows, -1, np.int64)
-    room = capacities.copy()
-    open_scores = scores.copy()
-    free = np.arange(num_rows)
-    while len(free):
-        rows = open_scores[free]
-        choice = rows.argmax(axis=1)
-        best = rows[np.arange(len(free)), choice]
-        rows[np.arange(len(free)), choice] = -np.inf
-        regret = np.minimum(best - rows.max(axis=1), np.float32(4))
-        # stable order: by column, then by regret, then by row
-        order = np.lexsort((-regret, choice))
-        starts = np.searchsorted(choice[order], np.arange(len(room)))
-        place = np.arange(len(free)) - starts[choice[order]]
-        kept = order[place < room[choice[order]]]
-        cluster_ids[free[kept]] = choice[kept]
-        room -= np.bincount(choice[kept], minlength=len(room))
-        open_scores[:, room == 0] = -np.inf
-        free = np.flatnonzero(cluster_ids < 0)
-    return cluster_ids
-
-
-def by_cluster(
-    nodes: Int64[np.ndarray, "n"], cluster_ids: Int64[np.ndarray, "n"]
-) -> list[Int64[np.ndarray, "m"]]:
-    """The nodes of each cluster, in their order."""
-    order = np.argsort(cluster_ids, kind="stable")
-    return np.split(nodes[order], np.cumsum(np.bincount(cluster_ids))[:-1])
 
 
 def _children(part: Part, cluster_ids: np.ndarray) -> list[Part]:

@@ -21,9 +21,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from selection.affinity import build_affinity
+from selection.balanced import balanced_clusters, normalize_rows
 from selection.config import GraphConfig, SpectralConfig
 from selection.knn import find_neighbors
-from selection.partition import balanced_clusters, normalize_rows, partition
+from selection.partition import partition
 from selection.progress import Progress, silent
 from selection.threads import one_blas_thread
 

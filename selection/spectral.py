@@ -29,6 +29,8 @@ Step = Callable[[Any, Any, float, float, float], Any]
 
 _NUM_CYCLES = 3
 _DEGREE = 6
+_GRAM_ROWS = 1 << 16
+_LEAST_SINE = 1e-3  # float32 then leaves columns orthogonal to 1e-4
 _EXTRA_VECTORS = 4  # a few more than asked for make the last ones converge as well
 
 
@@ -62,18 +64,18 @@ def leading_eigenvectors(
     block = rng.standard_normal((num_nodes, width), np.float32)
     block[:, 0] = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)  # the trivial one
     if device == "cpu":
-        block, values = _iterate(partial(_step, matrix, pool), block, np)
+        block, values = _iterate(partial(_step, matrix, pool), orthonormal, block, np)
     else:
         block, values = iterate_in_torch(matrix, block, device)
     k = min(num_eigenvectors, num_nodes)
     return np.ascontiguousarray(block[:, :k]), values
 
 
-def _iterate(step: Step, block: Any, library: Any) -> tuple[Any, Any]:
+def _iterate(step: Step, orthonormal: Callable, block: Any, library: Any) -> tuple[Any, Any]:
     """Filter and rotate; `library` is numpy or torch, whichever `block` belongs to."""
     values, lower = None, 0.5
     for _ in range(_NUM_CYCLES):
-        block, _ = library.linalg.qr(_filter(step, block, lower))
+        block = orthonormal(_filter(step, block, lower))
         values, rotation = library.linalg.eigh(block.T @ step(block, block, 1, 0, 0))
         values, rotation = library.flip(values, (0,)), library.flip(rotation, (1,))
         block = block @ rotation
@@ -96,7 +98,10 @@ def iterate_in_torch(
         product = torch.addmm(previous, sparse, block, beta=-backward, alpha=factor)
         return product.sub_(block, alpha=shift)
 
-    found = _iterate(step, torch.from_numpy(block).to(device), torch)
+    def orthonormal(block):
+        return torch.linalg.qr(block).Q
+
+    found = _iterate(step, orthonormal, torch.from_numpy(block).to(device), torch)
     return tuple(part.cpu().numpy() for part in found)
 
 
@@ -150,6 +155,26 @@ def inverse_sqrt_degrees(affinity: sp.csr_array) -> Float32[np.ndarray, "n"]:
     return np.divide(1, np.sqrt(degrees), out=np.zeros_like(degrees), where=degrees > 0)
 
 
+def orthonormal(block: Float32[np.ndarray, "n k"]) -> Float32[np.ndarray, "n k"]:
+    """A basis of what the columns span, by Cholesky QR.
+
+    Numpy's QR, by Householder reflections, takes twenty times as long and more than twice the memory
+    (benchmarks/NOTES.md); it is left for columns that nearly depend on those before them, for which this is not exact.
+    """
+    gram = np.zeros((block.shape[1],) * 2)
+    for start in range(0, len(block), _GRAM_ROWS):
+        rows = block[start : start + _GRAM_ROWS].astype(np.float64)
+        gram += rows.T @ rows
+    try:
+        triangle = np.linalg.cholesky(gram).T
+    except np.linalg.LinAlgError:
+        return np.linalg.qr(block)[0]
+    sines = np.diag(triangle) / np.sqrt(np.diag(gram))  # of each column to those before it
+    if sines.min() < _LEAST_SINE:
+        return np.linalg.qr(block)[0]
+    return block @ np.linalg.inv(triangle).astype(np.float32)
+
+
 def _filter(step: Step, block: Any, lower: float) -> Any:
     """The Chebyshev polynomial that is small on [-1, lower] and grows fast above it, applied to `block`."""
     center, half_width = (lower - 1) / 2, (lower + 1) / 2
@@ -196,44 +221,3 @@ def _step_rows(
             weight, neighbor = factor * data[entry], indices[entry]
             for column in range(width):
                 result[row, column] += weight * block[neighbor, column]
-
-
-def strongest_links(affinity: sp.csr_array, num_links: int) -> sp.csr_array:
-    """The links that are among the `num_links` strongest of one of their ends; symmetric, O(nnz).
-
-    The eigenvectors need no more: with 20 of 112 links per node they cost a fifth, and the batches are the same to
-    1 % of their affinity (benchmarks/NOTES.md).
-    """
-    indptr, indices, data = affinity.indptr, affinity.indices, affinity.data
-    if affinity.nnz <= num_links * affinity.shape[0]:
-        return affinity
-    least = np.empty(affinity.shape[0], np.float32)
-    kept_ptr = np.zeros_like(indptr)
-    _count_strong(indptr, indices, data, num_links, least, kept_ptr[1:])
-    np.cumsum(kept_ptr, out=kept_ptr)
-    kept_indices = np.empty(kept_ptr[-1], indices.dtype)
-    kept_data = np.empty(kept_ptr[-1], data.dtype)
-    _copy_strong(indptr, indices, data, least, kept_ptr, kept_indices, kept_data)
-    return sp.csr_array((kept_data, kept_indices, kept_ptr), shape=affinity.shape)
-
-
-@numba.njit(nogil=True, cache=True)
-def _count_strong(indptr, indices, data, num_links, least, counts):
-    """least[i] = the weakest link that i itself keeps; counts[i] = links that i or the other end keeps."""
-    for row in range(len(least)):
-        links = data[indptr[row] : indptr[row + 1]]
-        surplus = len(links) - num_links
-        least[row] = np.partition(links, surplus)[surplus] if surplus > 0 else -np.inf
-    for row in range(len(least)):
-        for entry in range(indptr[row], indptr[row + 1]):
-            counts[row] += data[entry] >= min(least[row], least[indices[entry]])
-
-
-@numba.njit(nogil=True, cache=True)
-def _copy_strong(indptr, indices, data, least, kept_ptr, kept_indices, kept_data):
-    for row in range(len(least)):
-        place = kept_ptr[row]
-        for entry in range(indptr[row], indptr[row + 1]):
-            if data[entry] >= min(least[row], least[indices[entry]]):
-                kept_indices[place], kept_data[place] = indices[entry], data[entry]
-                place += 1

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from selection.partition import balanced_clusters, by_cluster, child_sizes, normalize_rows
+from selection.balanced import balanced_clusters, by_cluster, normalize_rows
+from selection.partition import child_sizes
 from selection.problem import Problem
 from selection.threads import one_blas_thread
 

@@ -8,9 +8,7 @@ from selection.config import GraphConfig, SpectralConfig
 from selection.exchange import exchange
 from selection.knn import find_neighbors
 from selection.partition import (
-    balanced_clusters,
     child_sizes,
-    fill_exactly,
     partition,
 )
 from selection.quality import captured_affinity, random_batches
@@ -70,25 +68,6 @@ def test_child_sizes(num_batches, fan_out):
     assert sizes.max() - sizes.min() <= 1
     assert len(sizes) > 1 or num_batches == 1
     assert len(sizes) <= fan_out**1.5 + 1
-
-
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=8).filter(any), st.integers(0, 5))
-def test_fill_exactly_gives_each_column_its_number(capacities, seed):
-    capacities = np.array(capacities)
-    scores = np.random.default_rng(seed).standard_normal((capacities.sum(), len(capacities)))
-    cluster_ids = fill_exactly(scores.astype(np.float32), capacities)
-    np.testing.assert_array_equal(np.bincount(cluster_ids, minlength=len(capacities)), capacities)
-
-
-def test_fill_exactly_follows_the_scores_where_they_fit():
-    scores = np.eye(3, dtype=np.float32)[[2, 0, 1, 1, 0, 2]]
-    np.testing.assert_array_equal(fill_exactly(scores, np.array([2, 2, 2])), [2, 0, 1, 1, 0, 2])
-
-
-def test_balanced_clusters_of_equal_points():
-    points = np.ones((12, 3), np.float32) / np.sqrt(3).astype(np.float32)
-    cluster_ids = balanced_clusters(points, np.array([4, 4, 4]), np.random.default_rng(0), 2)
-    np.testing.assert_array_equal(np.bincount(cluster_ids), [4, 4, 4])
 
 
 def inside(graph, cluster_ids):

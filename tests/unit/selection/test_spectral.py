@@ -10,7 +10,7 @@ from selection.spectral import (
     inverse_sqrt_degrees,
     iterate_in_torch,
     leading_eigenvectors,
-    strongest_links,
+    orthonormal,
 )
 from selection.spectral import (
     normalized as scaled,
@@ -136,14 +136,13 @@ def test_eigengap_needs_one_value_more():
         eigengap(np.array([1.0, 0.9, 0.5]), 3)
 
 
-@pytest.mark.parametrize("num_links", [1, 3, 8])
-def test_strongest_links_of_either_end_are_kept(num_links):
-    graph = random_graph(60, 700, seed=num_links).astype(np.float32)
-    dense = graph.toarray()
-    strong = np.argsort(-dense, axis=1)[:, :num_links]
-    kept = np.zeros_like(dense, bool)
-    np.put_along_axis(kept, strong, True, axis=1)
-    expected = np.where(kept | kept.T, dense, 0)
-    thin = strongest_links(graph, num_links)
-    np.testing.assert_array_equal(thin.toarray(), expected)
-    assert thin.has_sorted_indices
+@pytest.mark.parametrize("num_rows", [10, 70_000])
+@pytest.mark.parametrize("tilt", [1.0, 1e-2, 1e-6, 0.0])
+def test_a_basis_of_what_the_columns_span(num_rows, tilt):
+    """Also where a column is nearly, or exactly, that before it."""
+    block = np.random.default_rng(0).standard_normal((num_rows, 4)).astype(np.float32)
+    block[:, 2] = block[:, 1] + tilt * block[:, 2]
+    basis = orthonormal(block)
+    assert basis.dtype == np.float32
+    np.testing.assert_allclose(basis.T @ basis, np.eye(4), atol=1e-4)
+    np.testing.assert_allclose(basis @ (basis.T @ block), block, atol=1e-4)
