@@ -27,3 +27,18 @@ def test_strategies_side_by_side(tmp_path):
     )
     assert "spectral against the best peer: captured 1." in page
     assert (tmp_path / "selection-small.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_whole_selection_and_how_it_grows():
+    command = [sys.executable, "-m", "benchmarks.whole", "equal:1000", "equal:4010"]
+    done = subprocess.run([*command, "--batch-size", "16"], check=True, capture_output=True)
+    header, _, small, large, growth = done.stdout.decode().splitlines()
+    stages = {"duplicates_s", "neighbors_s", "affinity_s", "partition_s", "swap_s", "measure_s"}
+    assert stages <= set(header.split(" | "))
+    total, peak, ratio = (
+        float(cell.replace(",", "")) for cell in large.strip("| ").split(" | ")[-3:]
+    )
+    assert total > 0
+    assert ratio == pytest.approx(peak * 2**20 / (4010 * (2 * 64 * 4 + 70 * 8)), rel=0.3)
+    assert small.startswith("| equal:1000 |")
+    assert growth.startswith("equal:1000 to equal:4010: N^")

@@ -1,0 +1,85 @@
+"""A whole selection, from mapped embeddings to batches: seconds of its stages, peak memory, and how both grow with N.
+
+    python -m benchmarks.whole power:100000 power:1000000 --batch-size 64
+
+Unlike in the tables of `selection.py`, the search for neighbours counts in the memory, N need not be a multiple of B,
+and duplicates are looked for. Every size runs in a process of its own. Prints a table.
+"""
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets import mixture
+from selection.config import SelectionConfig
+from selection.select import choose
+
+TEMPERATURE = 0.07
+_BYTES_PER_LINK = 16  # id and weight, at both ends
+_BYTES_PER_ROW = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", nargs="+", metavar="KIND:N", help="as in benchmarks/selection.py")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.folder:
+        print(json.dumps(select_from(args.folder, args.batch_size)))
+        return
+    rows = [run(data, args.batch_size) for data in args.data]
+    stages = list(dict.fromkeys(stage for row in rows for stage in row["seconds"]))
+    print(f"| data | {' | '.join(stages)} | total s | peak MiB | peak / (U, V, graph) |")
+    print("|---" * (len(stages) + 4) + "|")
+    for row in rows:
+        seconds = " | ".join(f"{row['seconds'].get(stage, 0):.1f}" for stage in stages)
+        ratio = row["peak_bytes"] / row["data_bytes"]
+        peak = row["peak_bytes"] / 2**20
+        print(f"| {row['data']} | {seconds} | {row['total_s']:.1f} | {peak:,.0f} | {ratio:.2f} |")
+    for small, large in pairwise(rows):
+        power = math.log(large["total_s"] / small["total_s"], large["pairs"] / small["pairs"])
+        print(f"{small['data']} to {large['data']}: N^{power:.2f}")
+
+
+def run(data: str, batch_size: int) -> dict[str, Any]:
+    """Make the embeddings and select from them in another process."""
+    kind, _, num_pairs = data.partition(":")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in zip("UV", mixture(kind, int(num_pairs)), strict=True):
+            np.save(f"{folder}/{name}.npy", rows)
+        command = ["-m", "benchmarks.whole", data, "--batch-size", str(batch_size), "--in", folder]
+        done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
+    return {"data": data, "pairs": int(num_pairs), **json.loads(done.stdout)}
+
+
+def select_from(folder: Path, batch_size: int) -> dict[str, Any]:
+    """Seconds and bytes of one selection."""
+    choose(
+        mixture("equal", 40 * batch_size), batch_size, TEMPERATURE, SelectionConfig()
+    )  # compiles
+    U, V = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in "UV")
+    start = time.perf_counter()
+    fields = choose((U, V), batch_size, TEMPERATURE, SelectionConfig()).fields
+    total_s = time.perf_counter() - start
+    graph_bytes = _BYTES_PER_LINK * fields["num_links"] + _BYTES_PER_ROW * len(U)
+    return {
+        "seconds": fields["seconds"],
+        "total_s": total_s,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "data_bytes": U.nbytes + V.nbytes + graph_bytes,
+    }
+
+
+if __name__ == "__main__":
+    main()
