@@ -6,10 +6,10 @@ Everything is measured on the embeddings that the batches were chosen from, in O
 Legend: n pairs, m batches, b batch size, c groups, k group size, d dimensions, e eigenvalues.
 """
 
+import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int, Int64
-from scipy.sparse.csgraph import connected_components
 
 from selection.checks import NORM_TOLERANCE
 from selection.mending import affinity_inside, batch_of_each
@@ -100,16 +100,34 @@ def measure_affinity(
     num_nodes, (num_groups, group_size) = affinity.shape[0], groups.shape
     num_isolated = int((affinity.sum(axis=1) <= 0).sum())
     met = num_groups * group_size * (group_size - 1)
-    # the graph is symmetric, so `strong` gives the same components, in one pass and without a transpose
-    num_components, _ = connected_components(affinity, directed=True, connection="strong")
     return {
         "captured_affinity": captured_affinity(affinity, groups),
         "random_captured_affinity": met / max(1, num_nodes * (num_nodes - 1)),
         "num_links": affinity.nnz // 2,
         "num_isolated": num_isolated,
         "isolated_share": num_isolated / num_nodes,
-        "num_components": int(num_components),
+        "num_components": count_components(affinity.indptr, affinity.indices),
     }
+
+
+@numba.njit(nogil=True, cache=True)
+def count_components(indptr, indices):
+    """Connected components of a symmetric graph, by union-find; scipy's search copies the weights into float64."""
+    num_components = len(indptr) - 1
+    parents = np.arange(num_components)
+    for node in range(len(parents)):
+        for entry in range(indptr[node], indptr[node + 1]):
+            first, second = node, np.int64(indices[entry])
+            while parents[first] != first:
+                parents[first] = parents[parents[first]]
+                first = parents[first]
+            while parents[second] != second:
+                parents[second] = parents[parents[second]]
+                second = parents[second]
+            if first != second:
+                parents[max(first, second)] = min(first, second)
+                num_components -= 1
+    return num_components
 
 
 def batch_losses(

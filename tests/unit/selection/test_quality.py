@@ -3,11 +3,15 @@ import json
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
 from selection.config import GraphConfig, HardnessConfig, SelectionConfig
 from selection.quality import (
     batch_losses,
     captured_affinity,
+    count_components,
     effective_rank,
     measure_affinity,
     measure_embeddings,
@@ -16,6 +20,7 @@ from selection.quality import (
 )
 from selection.select import choose
 from tests.conftest import planted_pairs, unit_rows
+from tests.unit.selection.test_spectral import random_graph
 
 GRAPH_SIGNALS = {
     "knn_index", "knn_recall", "knn_recall_queries", "hub_share", "captured_affinity",
@@ -90,6 +95,13 @@ def test_random_groups_capture_the_expected_share(random_pairs):
     captured = np.mean([signals["captured_affinity"] for signals in found])
     assert found[0]["random_captured_affinity"] == pytest.approx(4 * 12 * 11 / (60 * 59))
     assert captured == pytest.approx(found[0]["random_captured_affinity"], rel=0.03)
+
+
+@given(st.integers(1, 40), st.integers(0, 60), st.integers(0, 99))
+def test_components_are_those_that_scipy_finds(num_nodes, num_links, seed):
+    graph = random_graph(num_nodes, num_links, seed)
+    expected, _ = connected_components(graph, directed=False)
+    assert count_components(graph.indptr, graph.indices) == expected
 
 
 def test_isolated_nodes_and_components():
