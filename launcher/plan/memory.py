@@ -21,11 +21,14 @@ WORKER_PROCESS_BYTES = 0.6e9
 ENTRIES_PER_NEIGHBOR = 3.5
 """Entries of the affinity for each pair and each of its K: 4 if no two links were the same; 3.5 on code search."""
 
-PARTITION_BYTES_PER_PAIR = 1000
+PARTITION_BYTES_PER_PAIR = 800
 """The strongest links, eigenvectors and their products; as measured on mixtures, whatever d and K are."""
 
-MEASURING_PER_GRAPH = 2
-"""scipy copies the graph into float64 to find its components, when the signals of a schedule are measured."""
+SWAPPING_BYTES_PER_PAIR = 600
+"""Which batches meet and when, beside the similarities inside the batches; as measured on a mixture."""
+
+LINKING_BYTES_PER_NEIGHBOR = 6 * FLOAT32
+"""While the graph is made: the neighbours in both directions, and both ends of every link before they are sorted."""
 
 JOINING_BYTES_PER_PAIR = 36
 """The region of each pair, its id in the batches of the region and of the schedule, and two copies to check them."""
@@ -55,7 +58,6 @@ class SelectionMemory:
     """Of the task that chooses the batches of a round, on one node."""
 
     embeddings_bytes: float
-    neighbors_bytes: float
     graph_bytes: float
     working_bytes: float
     process_bytes: float = WORKER_PROCESS_BYTES
@@ -110,14 +112,14 @@ def selection_memory(config: RunConfig, num_pairs: int) -> SelectionMemory:
     rows = 2 * FLOAT32 * config.encoder.dim * n
     # the rows of those who take part are copied unless that is everybody, which a region seldom is
     num_copies = 2 if is_divided or n % config.train.batch_size else 1
-    graph = graph_bytes(n, k)
     group_size = config.selection.hardness.cluster_size or config.train.batch_size
-    swaps = FLOAT32 * n * group_size if config.selection.spectral.swap_sweeps else 0
+    swaps = (FLOAT32 * group_size + SWAPPING_BYTES_PER_PAIR) * n
+    if not config.selection.spectral.swap_sweeps:
+        swaps = 0
     return SelectionMemory(
         embeddings_bytes=num_copies * rows + 24 * n,
-        neighbors_bytes=2 * FLOAT32 * k * n,
-        graph_bytes=graph,
-        working_bytes=max(PARTITION_BYTES_PER_PAIR * n, MEASURING_PER_GRAPH * graph, swaps),
+        graph_bytes=graph_bytes(n, k),
+        working_bytes=max(PARTITION_BYTES_PER_PAIR * n, LINKING_BYTES_PER_NEIGHBOR * k * n, swaps),
     )
 
 

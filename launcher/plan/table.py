@@ -110,7 +110,7 @@ def _memory(plan: Plan) -> Iterator[list[str]]:
         )
         yield [f"{what}, at its peak", "node", spell_bytes(chosen.total_bytes)]
         yield ["- U and V in float32", "", spell_bytes(chosen.embeddings_bytes)]
-        yield ["- neighbours, graph", "", _pair(chosen.neighbors_bytes, chosen.graph_bytes)]
+        yield ["- graph", "", spell_bytes(chosen.graph_bytes)]
         yield ["- working memory", "", spell_bytes(chosen.working_bytes)]
         if plan.regions_per_node > 1:
             side_by_side = f"{plan.regions_per_node} regions side by side"
