@@ -116,18 +116,21 @@ def count_components(indptr, indices):
     num_components = len(indptr) - 1
     parents = np.arange(num_components)
     for node in range(len(parents)):
-        for entry in range(indptr[node], indptr[node + 1]):
-            first, second = node, np.int64(indices[entry])
-            while parents[first] != first:
-                parents[first] = parents[parents[first]]
-                first = parents[first]
-            while parents[second] != second:
-                parents[second] = parents[parents[second]]
-                second = parents[second]
+        for other in indices[indptr[node] : indptr[node + 1]]:
+            first, second = _root(parents, node), _root(parents, other)
             if first != second:
                 parents[max(first, second)] = min(first, second)
                 num_components -= 1
     return num_components
+
+
+@numba.njit(nogil=True, cache=True)
+def _root(parents, node):
+    """The node that stands for a component; the way there is halved for the next one."""
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
 
 
 def batch_losses(
