@@ -113,9 +113,8 @@ def selection_memory(config: RunConfig, num_pairs: int) -> SelectionMemory:
     # the rows of those who take part are copied unless that is everybody, which a region seldom is
     num_copies = 2 if is_divided or n % config.train.batch_size else 1
     group_size = config.selection.hardness.cluster_size or config.train.batch_size
-    swaps = (FLOAT32 * group_size + SWAPPING_BYTES_PER_PAIR) * n
-    if not config.selection.spectral.swap_sweeps:
-        swaps = 0
+    has_swaps = config.selection.spectral.swap_sweeps > 0
+    swaps = (FLOAT32 * group_size + SWAPPING_BYTES_PER_PAIR) * n if has_swaps else 0
     return SelectionMemory(
         embeddings_bytes=num_copies * rows + 24 * n,
         graph_bytes=graph_bytes(n, k),
