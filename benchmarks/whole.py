@@ -9,7 +9,6 @@ and duplicates are looked for. Every size runs in a process of its own. Prints a
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.datasets import mixture
+from benchmarks.selection_case import TEMPERATURE, peak_bytes
 from selection.config import SelectionConfig
 from selection.select import choose
 
-TEMPERATURE = 0.07
 _BYTES_PER_LINK = 16  # id and weight, at both ends
 _BYTES_PER_ROW = 4
 
@@ -76,7 +75,7 @@ def select_from(folder: Path, batch_size: int) -> dict[str, Any]:
     return {
         "seconds": fields["seconds"],
         "total_s": total_s,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "data_bytes": U.nbytes + V.nbytes + graph_bytes,
     }
 
