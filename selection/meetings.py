@@ -4,7 +4,7 @@ Every node would like to move to the batches to which it has most affinity. Each
 other one meet. No batch is in two meetings of the same round, so the meetings of a round touch different nodes and
 run in parallel, with the same result for any number of threads. Meetings with the most affinity come first.
 
-Time: O(nnz + meetings * rounds / 64). Memory: 8 bytes per wish, and rounds / 8 bytes per batch.
+Time: O(nnz + meetings * rounds / 64). Memory: 50 bytes per wish, and rounds / 8 bytes per batch.
 
 Legend: n nodes, m batches, t tries, g meetings, w wishes, r rounds.
 """
@@ -27,7 +27,7 @@ class Meetings:
     first_batch: Int64[np.ndarray, "g"]
     second_batch: Int64[np.ndarray, "g"]
     first_wish: Int64[np.ndarray, "g+1"]
-    nodes: Int64[np.ndarray, "w"]
+    nodes: Int32[np.ndarray, "w"]
     """Who wishes to move to the other batch of the meeting."""
 
     round_starts: Int64[np.ndarray, "r+1"]
@@ -50,27 +50,44 @@ def arrange_meetings(
         num_tries: t.
         pool: threads; None takes this one.
     """
-    wishes, strengths = strongest_batches(affinity, batch_of, num_batches, num_tries, pool)
-    nodes, tries = np.nonzero(wishes >= 0)
-    away, home = wishes[nodes, tries].astype(np.int64), batch_of[nodes]
-    keys = np.minimum(home, away) * num_batches + np.maximum(home, away)
-    keys, meeting_of = np.unique(keys, return_inverse=True)
-    weights = np.bincount(meeting_of, strengths[nodes, tries], minlength=len(keys))
-    first, second = np.divmod(keys, num_batches)
-    rounds = np.empty(len(keys), np.int64)
+    nodes, pairs, strengths = _wishes(affinity, batch_of, num_batches, num_tries, pool)
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))  # of the wishes of a meeting
+    lengths = np.diff(starts, append=len(pairs))
+    weights = np.add.reduceat(strengths, starts, dtype=np.float64)
+    first, second = np.divmod(pairs[starts], num_batches)
+    rounds = np.empty(len(starts), np.int64)
     _seat(np.argsort(-weights, kind="stable"), first, second, num_batches, rounds)
     order = np.argsort(rounds, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    meeting_of = rank[meeting_of]
+    first_wish = np.concatenate([[0], np.cumsum(lengths[order])])
+    moved = np.repeat(starts[order] - first_wish[:-1], lengths[order])
     num_rounds = int(rounds.max(initial=-1)) + 1
     return Meetings(
         first[order],
         second[order],
-        np.searchsorted(np.sort(meeting_of), np.arange(len(keys) + 1)),
-        nodes[np.argsort(meeting_of, kind="stable")],
+        first_wish,
+        nodes[moved + np.arange(len(nodes))],
         np.searchsorted(rounds[order], np.arange(num_rounds + 1)),
     )
+
+
+def _wishes(
+    affinity: sp.csr_array,
+    batch_of: Int64[np.ndarray, "n"],
+    num_batches: int,
+    num_tries: int,
+    pool: ThreadPoolExecutor | None,
+) -> tuple[Int32[np.ndarray, "w"], Int64[np.ndarray, "w"], Float32[np.ndarray, "w"]]:
+    """Who wishes, between which two batches as one number, and how much; those between the same two in one piece."""
+    away, strengths = strongest_batches(affinity, batch_of, num_batches, num_tries, pool)
+    is_wish = away >= 0
+    away, strengths = away[is_wish], strengths[is_wish]
+    nodes = np.repeat(np.arange(len(is_wish), dtype=np.int32), is_wish.sum(axis=1))
+    home = batch_of[nodes]
+    pairs = np.minimum(home, away)
+    pairs *= num_batches
+    pairs += np.maximum(home, away)
+    order = np.argsort(pairs, kind="stable")
+    return nodes[order], pairs[order], strengths[order]
 
 
 def strongest_batches(

@@ -146,7 +146,7 @@ def _hold_meetings(points, state, first_batch, second_batch, first_wish, nodes, 
     for meeting in range(start, stop):
         a, b = first_batch[meeting], second_batch[meeting]
         for wish in range(first_wish[meeting], first_wish[meeting + 1]):
-            i = nodes[wish]
+            i = np.int64(nodes[wish])
             home = state.batch_of[i]
             if home == a:
                 num_swaps += _offer(points, state, i, a, b, scratch)

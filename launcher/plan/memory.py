@@ -24,7 +24,7 @@ ENTRIES_PER_NEIGHBOR = 3.5
 PARTITION_BYTES_PER_PAIR = 800
 """The strongest links, eigenvectors and their products; as measured on mixtures, whatever d and K are."""
 
-SWAPPING_BYTES_PER_PAIR = 600
+SWAPPING_BYTES_PER_PAIR = 450
 """Which batches meet and when, beside the similarities inside the batches; as measured on a mixture."""
 
 LINKING_BYTES_PER_NEIGHBOR = 6 * FLOAT32
