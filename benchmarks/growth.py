@@ -51,7 +51,12 @@ def growth_line(row: dict[str, Any]) -> str:
 
 def describe_pace(small: dict[str, Any], large: dict[str, Any]) -> str:
     """The power of N with which the total seconds grow."""
-    seconds = sum(stage_seconds(large)) / sum(stage_seconds(small))
-    power = math.log(seconds) / math.log(large["num_pairs"] / small["num_pairs"])
+    sizes = [(row["num_pairs"], sum(stage_seconds(row))) for row in (small, large)]
+    seconds, power = sizes[1][1] / sizes[0][1], growth_power(*sizes)
     pairs = f"{small['num_pairs']:,} to {large['num_pairs']:,} pairs"
     return f"{pairs}: total seconds {seconds:.1f} times as many, they grow as N^{power:.2f}."
+
+
+def growth_power(small: tuple[int, float], large: tuple[int, float]) -> float:
+    """The p of seconds ~ N^p, from (N, seconds) at two sizes."""
+    return math.log(large[1] / small[1]) / math.log(large[0] / small[0])

@@ -9,6 +9,7 @@ the strategy's name, as in `kaminpar:strong` or `metis:recursive`. Prints one li
 import json
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from jaxtyping import Int64
 
 from benchmarks.datasets import mixture
 from selection.config import SelectionConfig
-from selection.knn import Neighbors
+from selection.knn import MAX_FLAT_PAIRS, Neighbors
 from selection.problem import Problem
 from selection.quality import batch_losses, captured_affinity
 from selection.select import choose
@@ -33,9 +34,7 @@ _MOST_BATCHES_JUDGED = 4096
 def main() -> None:
     folder, name, batch_size, repeats = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
     config = strategy_config(name)
-    choose(
-        mixture("equal", 40 * batch_size), batch_size, TEMPERATURE, config
-    )  # Numba compiles here
+    warm_up(batch_size, config)
     import_bytes = psutil.Process().memory_info().rss
     U, V, v_of_u, u_of_v = (
         np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("U", "V", "v_of_u", "u_of_v")
@@ -71,6 +70,20 @@ def main() -> None:
         "num_threads": num_threads(),
     }
     print(json.dumps(result))
+
+
+def warm_up(batch_size: int, config: SelectionConfig, num_left_over: int = 0) -> None:
+    """Let Numba compile, for rows that are mapped as those to come, or copied, where some are left over."""
+    num_pairs = max(40, 1 + MAX_FLAT_PAIRS // batch_size) * batch_size + num_left_over
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in zip("UV", mixture("equal", num_pairs), strict=True):
+            np.save(f"{folder}/{name}.npy", rows)
+        sides = [np.load(f"{folder}/{name}.npy", mmap_mode="r") for name in "UV"]
+        choose((sides[0], sides[1]), batch_size, TEMPERATURE, config)
+        # not every strategy looks at the graph, but all measurements do
+        _ = Problem(
+            sides[0], sides[1], batch_size, batch_size, TEMPERATURE, config, (0, 1)
+        ).affinity
 
 
 def peak_bytes() -> int:

@@ -8,7 +8,6 @@ and duplicates are looked for. Every size runs in a process of its own. Prints a
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.datasets import mixture
-from benchmarks.selection_case import TEMPERATURE, peak_bytes
+from benchmarks.growth import growth_power
+from benchmarks.selection_case import TEMPERATURE, peak_bytes, warm_up
 from selection.config import SelectionConfig
 from selection.select import choose
 
@@ -47,7 +47,7 @@ def main() -> None:
         peak = row["peak_bytes"] / 2**20
         print(f"| {row['data']} | {seconds} | {row['total_s']:.1f} | {peak:,.0f} | {ratio:.2f} |")
     for small, large in pairwise(rows):
-        power = math.log(large["total_s"] / small["total_s"], large["pairs"] / small["pairs"])
+        power = growth_power(*((row["pairs"], row["total_s"]) for row in (small, large)))
         print(f"{small['data']} to {large['data']}: N^{power:.2f}")
 
 
@@ -64,10 +64,8 @@ def run(data: str, batch_size: int) -> dict[str, Any]:
 
 def select_from(folder: Path, batch_size: int) -> dict[str, Any]:
     """Seconds and bytes of one selection."""
-    choose(
-        mixture("equal", 40 * batch_size), batch_size, TEMPERATURE, SelectionConfig()
-    )  # compiles
     U, V = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in "UV")
+    warm_up(batch_size, SelectionConfig(), len(U) % batch_size)
     start = time.perf_counter()
     fields = choose((U, V), batch_size, TEMPERATURE, SelectionConfig()).fields
     total_s = time.perf_counter() - start
