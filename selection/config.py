@@ -18,7 +18,9 @@ StrategyName = Literal[
 class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class EmbedConfig(Settings):
@@ -172,7 +174,8 @@ class HardnessConfig(Settings):
     its negatives are. Null takes the whole batch, K = B."""
 
     random_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of each batch that is drawn at random from all pairs instead of chosen."""
+    """Share of each batch that is drawn at random from all pairs instead of chosen. The others are whole clusters, as
+    many as come nearest; `num_random_per_batch` in the manifest says what became of it."""
 
     warmup_rounds: int = Field(default=0, ge=0)
     """Rounds over which the random share falls evenly from 1 to `random_share`: a curriculum from easy to hard."""
@@ -215,8 +218,13 @@ class HardnessConfig(Settings):
         """Refuse settings that a strategy cannot heed.
 
         Raises:
-            ConfigError: it takes whoever there is, and one of them is set.
+            ConfigError: it takes whoever there is, or judges whole batches, and one of them is set.
         """
+        if strategy == "osgd" and self.cluster_size:
+            raise ConfigError(
+                f"selection.hardness.cluster_size: is {self.cluster_size}, but strategy osgd judges whole batches; "
+                "set it to null, or take another strategy"
+            )
         if strategy not in UNGUARDED:
             return
         for field in ("cluster_size", "random_share", "warmup_rounds", "margin"):
