@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32
@@ -66,7 +67,7 @@ def _check_replaceable(folder: Path) -> None:
     """Only a schedule is replaced by another one."""
     try:
         read_manifest(folder, KIND, hashes=False)
-    except (ArtifactError, NotADirectoryError):
+    except ArtifactError:
         raise ConfigError(
             f"--out: {folder} exists and is no schedule; choose another folder"
         ) from None
@@ -82,7 +83,7 @@ def read_embeddings(path: Path) -> Float32[np.ndarray, "n d"]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; give a .npy file of embeddings") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise ArtifactError(f"{path}: not a .npy file ({error}); save it with numpy.save") from None
     try:
         return unit_rows(array, str(path))

@@ -132,12 +132,14 @@ def read_manifest(
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{folder}: found no {MANIFEST}, expected a complete {kind}; make it again"
         ) from None
     except ValueError:
         raise ArtifactError(f"{path}: not valid JSON; delete {folder} and make it again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise ArtifactError(f"{path}: names no files; delete {folder} and make it again")
     wanted = {"kind": kind, "format_version": FORMAT_VERSION, **(expected or {})}
     for field, value in wanted.items():
         if manifest.get(field) != value:

@@ -185,7 +185,7 @@ def pack(
     """Put together batches of groups that are taken at random, and of `num_random` of the `drawn` ids each.
 
     When the strategy left nodes out there are fewer batches, and some of `drawn` find no place; groups that are fewer
-    than a batch takes find none either, those last that hold ids of `previous_leftover`.
+    than a batch takes find none either. Those of `previous_leftover` are the last to find none.
     """
     num_chosen = batch_size - num_random
     if not num_chosen:
@@ -197,7 +197,11 @@ def pack(
         kept = np.argsort(~comes_first, kind="stable")[:num_groups]
         groups = groups[np.sort(kept)]
     chosen = groups.reshape(-1, num_chosen)
-    extra = drawn[: len(chosen) * num_random].reshape(len(chosen), num_random)
+    num_drawn = len(chosen) * num_random
+    if num_drawn < len(drawn):
+        comes_first = np.isin(drawn, previous_leftover)
+        drawn = drawn[np.argsort(~comes_first, kind="stable")[:num_drawn]]
+    extra = drawn.reshape(len(chosen), num_random)
     return np.concatenate([chosen, extra], axis=1)
 
 

@@ -95,11 +95,16 @@ def visits(
 ) -> tuple[Int32[np.ndarray, "e"], Int64[np.ndarray, "c+1"]]:
     """Which queries look into each cell: those to which it is at least `nearness` times as similar as the best one.
 
+    The best one is always among them.
+
     Returns:
         Numbers of queries, cell by cell, and where those of each cell start.
     """
     similarities = cells.centroids @ queries.T  # [c, q]: nonzero comes out cell by cell
-    is_near = similarities >= nearness * similarities.max(axis=0)
+    best = similarities.max(axis=0)
+    is_near = similarities >= np.minimum(
+        nearness * best, best
+    )  # not above it, where it is negative
     where, visitors = np.divmod(np.flatnonzero(is_near), len(queries))
     starts = np.searchsorted(where, np.arange(len(cells.centroids) + 1))
     return visitors.astype(np.int32), starts

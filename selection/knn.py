@@ -65,7 +65,7 @@ def find_neighbors(
         progress: told after each block of queries.
     """
     k = min(config.first_rank + config.num_neighbors, len(U) - 1)
-    if config.index == "flat" or (config.index == "auto" and len(U) <= MAX_FLAT_PAIRS):
+    if config.index == "flat" or not k or (config.index == "auto" and len(U) <= MAX_FLAT_PAIRS):
         found = _search_all(U, V, k, progress)
     else:
         found = _search_cells(U, V, k, config.min_recall, seed, progress)

@@ -97,7 +97,7 @@ def check_batches(
 
 
 def write_schedule(
-    folder: Path,
+    folder: Path | str,
     batches: Int64[np.ndarray, "m b"],
     leftover: Int64[np.ndarray, "r"],
     fields: Mapping[str, Any],
@@ -113,6 +113,7 @@ def write_schedule(
     Raises:
         ValueError: ids are missing, repeated or out of range.
     """
+    folder = Path(folder)
     ids_repeat = fields["strategy"] == _REPEATS_IDS
     num_scheduled = len(np.unique(batches)) if ids_repeat else batches.size
     num_pairs = num_scheduled + len(leftover)
@@ -132,7 +133,7 @@ def write_schedule(
 
 
 def open_schedule(
-    folder: Path, expected: Mapping[str, Any] | None = None, hashes: bool = True
+    folder: Path | str, expected: Mapping[str, Any] | None = None, hashes: bool = True
 ) -> Schedule:
     """Open and verify the schedule in `folder`; its arrays are mapped.
 
@@ -144,6 +145,7 @@ def open_schedule(
     Raises:
         ArtifactError: it is incomplete, altered, or a field differs from `expected`.
     """
+    folder = Path(folder)
     manifest = read_manifest(folder, KIND, expected, hashes)
     batches = np.load(folder / "batches.npy", mmap_mode="r")
     leftover = np.load(folder / "leftover.npy", mmap_mode="r")

@@ -86,7 +86,7 @@ def _iterate(step: Step, orthonormal: Callable, block: Any, library: Any) -> tup
 def iterate_in_torch(
     matrix: sp.csr_array, block: Float32[np.ndarray, "n k"], device: str
 ) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "k"]]:
-    """The same in torch, on any of its devices; on a CPU it is slower than our threads (benchmarks/NOTES.md)."""
+    """The same in torch, on any of its devices; meant for a GPU."""
     import torch
 
     check_device(device)

@@ -15,8 +15,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--batch-size", type=positive, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the schedule")
-    parser.add_argument("--strategy", default="spectral")
-    parser.add_argument("--temperature", type=float, default=0.07)
+    parser.add_argument("--strategy", default="spectral", help="what forms the batches")
+    parser.add_argument("--temperature", type=float, default=0.07, help="t of the loss")
     parser.add_argument("--seed", type=not_negative, default=0)
     parser.add_argument(
         "--previous", type=Path, metavar="DIR",
@@ -26,6 +26,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--set",
         dest="settings",
         nargs="+",
+        action="extend",
         default=[],
         metavar="a.b=value",
         help="such as graph.num_neighbors=32",

@@ -32,6 +32,13 @@ def test_a_schedule_comes_out(files, capsys):
     assert "22 batches of 9, 2 left over" in capsys.readouterr().out
 
 
+def test_settings_may_come_one_by_one(files):
+    assert select(files, "--set", "graph.num_neighbors=6", "--set", "hardness.cluster_size=4") == 0
+    config = open_schedule(files / "s").manifest["config"]
+    found = config["graph"]["num_neighbors"], config["hardness"]["cluster_size"]
+    assert found == (6, 4)
+
+
 def test_one_file_is_single_view_data_and_seeds_differ(files):
     hashes = []
     for seed in ("0", "0", "1"):
@@ -104,6 +111,8 @@ def save_bad_rows(files):
         ([], ("absent.npy",), "no such file"),
         ([], ("text.npy",), "not a .npy file"),
         ([], ("objects.npy",), "not a .npy file"),
+        ([], ("empty.npy",), "not a .npy file"),
+        ([], ("zip.npy",), "not a .npy file"),
         ([], ("ids.npy",), "ids.npy: holds int64 of shape (4,)"),
         ([], ("bad.npy",), "row 3 is zero or not finite (norm 0), one of 2 such rows among 200"),
         (
@@ -116,7 +125,14 @@ def save_bad_rows(files):
         (["--set", "hardness.cluster_size=3"], ("U.npy",), "must divide --batch-size (8)"),
         (["--strategy", "best"], ("U.npy",), "strategy: got 'best'"),
         (["--temperature", "0"], ("U.npy",), "temperature: got 0.0"),
+        (["--temperature", "inf"], ("U.npy",), "temperature: got inf"),
         (["--previous", "absent"], ("U.npy",), "absent"),
+        (["--previous", __file__], ("U.npy",), "found no manifest.json"),
+        (
+            ["--strategy", "osgd", "--set", "hardness.cluster_size=4"],
+            ("U.npy",),
+            "cluster_size: is 4, but strategy osgd judges whole batches; set it to null",
+        ),
         (["--batch-size", "201"], ("U.npy",), "only 200 pairs"),
         (
             ["--batch-size", "1"],
@@ -128,6 +144,8 @@ def save_bad_rows(files):
 def test_mistakes_are_one_line_and_status_2(files, capsys, arguments, names, message):
     save_bad_rows(files)
     (files / "text.npy").write_text("hello")
+    (files / "empty.npy").touch()
+    (files / "zip.npy").write_bytes(b"PK\x03\x04 and no more")
     np.save(files / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(files / "ids.npy", np.arange(4))
     np.save(files / "short.npy", np.load(files / "U.npy")[:7])

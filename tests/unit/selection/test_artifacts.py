@@ -56,6 +56,19 @@ def test_missing_file_and_missing_manifest(artifact, tmp_path_factory):
         read_manifest(tmp_path_factory.mktemp("empty"), "thing")
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"kind": "thing", "format_version": 1}'])
+def test_a_manifest_without_files(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match="names no files; delete"):
+        read_manifest(tmp_path, "thing")
+
+
+def test_a_file_is_no_artifact(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match="found no manifest"):
+        read_manifest(tmp_path / "file", "thing")
+
+
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from selection.cells import divide, nearness_for, visits
+from selection.cells import Cells, divide, nearness_for, visits
 from selection.threads import thread_pool
 from tests.conftest import planted_pairs
 
@@ -63,6 +63,15 @@ def test_nearness_is_the_largest_that_is_enough(pairs, cells, min_recall):
     nearness = nearness_for(min_recall, sample, truth, U, V, in_u, in_v)
     assert share_met(nearness) >= min_recall
     assert share_met(nearness + 1e-3) < min(min_recall + 0.005, 1)
+
+
+def test_the_best_cell_is_near_even_where_rounding_makes_it_negative():
+    """Equal centroids minus their mean in float32 are noise."""
+    centroids = np.full((5, 3), -1e-8, np.float32)
+    cells = Cells(centroids, *(np.zeros(0, np.int32),) * 2, np.zeros(6, np.int64))
+    visitors, starts = visits(np.float32([[1, 0, 0], [0, 0.6, 0.8]]), cells, 0.9)
+    assert sorted(visitors.tolist()) == [0] * 5 + [1] * 5
+    assert starts.tolist() == [0, 2, 4, 6, 8, 10]
 
 
 def test_equal_points_are_all_near():

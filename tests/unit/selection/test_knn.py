@@ -22,6 +22,13 @@ def test_flat_search_equals_brute_force(random_pairs):
     assert neighbors.recall == 1
 
 
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_one_pair_has_no_neighbours(random_pairs, index):
+    U, V = (side[:1].copy() for side in random_pairs)
+    found = find_neighbors(U, V, GraphConfig(index=index))
+    assert found.v_of_u.shape == found.u_of_v.shape == (1, 0)
+
+
 def test_ivf_search_reports_the_recall_it_has():
     U, V, _ = planted_pairs(num_clusters=40, per_cluster=50, dim=16)
     neighbors = find_neighbors(U, V, GraphConfig(num_neighbors=8, index="ivf", min_recall=0.9))

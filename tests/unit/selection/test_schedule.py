@@ -22,6 +22,12 @@ def test_round_trip(schedule, tmp_path):
     assert again.content_hash == schedule.content_hash
 
 
+def test_a_path_may_be_text(tmp_path):
+    ids = np.arange(6).reshape(3, 2)
+    write_schedule(str(tmp_path / "s"), ids, np.empty(0, int), FIELDS)
+    np.testing.assert_array_equal(open_schedule(str(tmp_path / "s")).batches, ids)
+
+
 @pytest.mark.parametrize(
     ("batches", "leftover", "message"),
     [

@@ -114,6 +114,15 @@ def test_packing_leaves_out_whom_it_took_before():
         assert 5 in batches
 
 
+def test_packing_leaves_out_nobody_drawn_whom_it_left_out_before():
+    """Of twenty that were drawn, there is room for six."""
+    groups, drawn, before = np.arange(8).reshape(2, 4), np.arange(8, 28), np.array([26, 27])
+    batches = pack(groups, drawn, 7, 3, before, np.random.default_rng(0))
+    assert batches.shape == (2, 7)
+    assert set(before) <= set(batches.ravel().tolist())
+    assert set(drawn[:4]) <= set(batches.ravel().tolist())
+
+
 def test_swaps_make_harder_batches(tmp_path, clustered):
     def loss(swap_sweeps):
         spectral = SpectralConfig(swap_sweeps=swap_sweeps, affinity_share=0)
