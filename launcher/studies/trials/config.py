@@ -75,6 +75,8 @@ class StudyConfig(Settings):
             raise ValueError(f"seeds: {twice[0]} is there twice; drop one")
         if wrong := [share for share in self.shares if share <= 0]:
             raise ValueError(f"shares: {wrong[0]:g} is not above 0; give shares such as 1.0")
+        if twice := [share for share in self.shares if self.shares.count(share) > 1]:
+            raise ValueError(f"shares: {twice[0]:g} is there twice; drop one")
         return self
 
     def with_strategies(self, names: Sequence[str]) -> "StudyConfig":
@@ -101,8 +103,12 @@ def load_study(
     """
     values = read_values(path)
     if "base" not in values:
-        load_config(path)  # a mistake in it is told as one of a run
-        values = {"study_dir": f"studies/{path.stem}", "base": str(path)}
+        run = load_config(path)  # a mistake in it is told as one of a run
+        values = {
+            "study_dir": f"studies/{path.stem}",
+            "base": str(path),
+            "arms": _run_and_random(run),
+        }
     study = validate(StudyConfig, {**values, **(changes or {})}, source=str(path))
     settings = {**study.settings, **dict(map(parse_override, overrides))}
     study = study.model_copy(update={"settings": settings})
@@ -112,6 +118,11 @@ def load_study(
             "set data.validation in its settings"
         )
     return study
+
+
+def _run_and_random(run: RunConfig) -> dict[str, Overrides]:
+    """What a run is compared with, where it does not say: random batches."""
+    return {name: {"selection.strategy": name} for name in ("random", run.selection.strategy)}
 
 
 def trial_config(study: StudyConfig, overrides: Overrides) -> RunConfig:

@@ -17,6 +17,7 @@ from launcher.config import RunConfig
 from launcher.studies.trials.arms import Arm, arm_folder
 from launcher.studies.trials.config import StudyConfig, trial_config
 from launcher.studies.trials.prices import Prices
+from selection.errors import ConfigError
 from selection.strategies import plan_num_batches
 
 STEPS = "steps"
@@ -68,6 +69,9 @@ def seconds_trials(
         num_pairs: N of the training pairs.
         prices: what steps and refreshes cost.
         done: other trials; one that is the same run, as that of the reference at its own budget is, shares its folder.
+
+    Raises:
+        ConfigError: a share leaves no time for a step.
     """
     trials = []
     total = reference_steps(study, num_pairs)
@@ -77,6 +81,11 @@ def seconds_trials(
     for share in study.shares:
         compared = [arm for arm in arms if arm is not reference or share == 1]
         budget = (share * total_s - prices.start_s) / prices.step_s
+        if budget < 1:
+            raise ConfigError(
+                f"shares: {share:g} of the {total_s:.0f} s of {study.reference} is less than the {prices.start_s:.0f} s "
+                "that the ranks take to start; give a larger one"
+            )
         lengths = {
             arm.name: run_length(
                 budget,

@@ -38,6 +38,9 @@ class Result:
     measured_s: float
     """Seconds of training and selection by the clock of this trial, starts of ranks included."""
 
+    age_steps: float | None
+    """Mean age of the embeddings that its batches were chosen from, while those were trained."""
+
 
 @dataclass(frozen=True)
 class ArmSummary:
@@ -58,6 +61,7 @@ class ArmSummary:
     num_steps: float
     seconds: float
     measured_s: float
+    age_steps: float | None
     reach: Interval | None
     """Seconds until the final score of the reference at equal steps, as a share of the reference's seconds; None where
     not every seed gets there."""
@@ -78,6 +82,7 @@ def read_result(trial: Trial, record: Record, prices: Prices, study: StudyConfig
         seconds=prices.curve(trial.arm, steps),
         scores=[line[score_name(study)] for line in record.rounds],
         measured_s=record.learning_s,
+        age_steps=record.embedding_age,
     )
 
 
@@ -113,6 +118,7 @@ def _summarize(own: dict[int, Result], targets: dict[int, Result]) -> ArmSummary
     }
     reached = [time / targets[seed].seconds[-1] for seed, time in times.items() if time is not None]
     others = [targets[seed].scores[-1] for seed in shared]
+    ages = [result.age_steps for result in own.values() if result.age_steps is not None]
     return ArmSummary(
         arm=first.arm,
         budget=first.budget,
@@ -124,6 +130,7 @@ def _summarize(own: dict[int, Result], targets: dict[int, Result]) -> ArmSummary
         num_steps=_mean([result.steps[-1] for result in own.values()]),
         seconds=_mean([result.seconds[-1] for result in own.values()]),
         measured_s=_mean([result.measured_s for result in own.values()]),
+        age_steps=_mean(ages) if ages else None,
         reach=mean_interval(reached) if reached and len(reached) == len(times) else None,
         num_reached=len(reached),
         num_compared=len(times),

@@ -60,8 +60,8 @@ def run_study(study: StudyConfig, progress: Progress, most: int | None = None) -
             more = seconds_trials(study, arms, num_pairs, prices, trials)
             trials += more
             _do(study, more, progress, left)
-    except JobError:
-        write_results(study, trials)  # what the others say
+    except (ConfigError, JobError):
+        write_results(study, trials)  # what is finished says something
         raise
     write_results(study, trials)
 

@@ -18,7 +18,8 @@ paired by seed, `*` where the interval excludes 0, and not corrected for the num
 
 Seconds are those of training and selection at the median prices of this study: {step_ms:.1f} ms a step, {start_s:.1f} s
 to start the ranks, and for each refresh {refreshes}.
-Measured seconds are the clock's, with every start of the ranks.
+Measured seconds are the clock's, with every start of the ranks. Age: steps since the embeddings that a batch was
+chosen from, on average.
 
 {tables}
 """
@@ -55,7 +56,7 @@ def page(
 def table(summaries: Sequence[ArmSummary], reference: str) -> list[list[str]]:
     """Rows of the arms at one budget, the best first."""
     heading = [
-        "arm", "seeds", "final", "best round", f"minus {reference}", "rounds", "steps", "seconds", "measured s",
+        "arm", "seeds", "final", "best round", f"minus {reference}", "rounds", "steps", "age", "seconds", "measured s",
         f"reaches {reference} in",
     ]  # fmt: skip
     ranked = sorted(summaries, key=lambda summary: -summary.final.mean)
@@ -68,10 +69,11 @@ def _row(summary: ArmSummary, reference: str) -> list[str]:
         summary.arm,
         str(summary.num_seeds),
         _spell(summary.final),
-        f"{summary.best.mean:.4f}",
+        _spell(summary.best),
         "" if is_reference or summary.difference is None else _spell_difference(summary.difference),
         str(summary.num_rounds),
         f"{summary.num_steps:,.0f}",
+        "" if summary.age_steps is None else f"{summary.age_steps:,.0f}",
         f"{summary.seconds:,.0f}",
         f"{summary.measured_s:,.0f}",
         _spell_reach(summary),

@@ -7,7 +7,14 @@ import pytest
 from launcher.record import distinct_names, read_record, with_unfinished
 from launcher.run_dir import RunDir
 from selection.errors import ConfigError
-from tests.unit.launcher.report.run_folder import GAP_S, STAGES_S, START, write_data, write_run
+from tests.unit.launcher.report.run_folder import (
+    CHOSEN,
+    GAP_S,
+    STAGES_S,
+    START,
+    write_data,
+    write_run,
+)
 from trainer.metrics import FILE
 
 
@@ -27,6 +34,20 @@ def test_reads_what_a_finished_run_wrote(make_run):
     assert (record.selection_s, record.learning_s) == (5, 25)
     assert list(record.examples) == [1]
     assert record.versions["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize(
+    ("settings", "age"),
+    [
+        ({"chosen": CHOSEN | {"staleness_steps": 0}}, 2),
+        ({"chosen": CHOSEN | {"staleness_steps": 3}}, 5),
+        ({"num_finished": 1}, None),
+        ({"strategy": "random"}, None),
+    ],
+)
+def test_the_age_of_embeddings_grows_while_their_batches_are_trained(make_run, settings, age):
+    """Four steps, from embeddings of no age, or of three steps before."""
+    assert read_record(make_run(**settings)).embedding_age == age
 
 
 def test_training_under_way_counts_up_to_its_last_line(make_run):

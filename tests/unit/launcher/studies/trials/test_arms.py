@@ -86,6 +86,9 @@ def test_mistakes_in_arms_are_named(make_study, fields, message):
         ({"reference": "randm"}, "reference: 'randm' is no arm; arms are random, spectral"),
         ({"axes": {"osgd": {}}}, "axes: 'osgd' is no arm"),
         ({"shares": [0]}, "shares: 0 is not above 0"),
+        ({"shares": [float("inf")]}, "shares"),
+        ({"shares": [float("nan")]}, "shares"),
+        ({"shares": [0.5, 0.5]}, "shares: 0.5 is there twice"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "seeds: 1 is there twice"),
         ({"split": "test"}, "split"),
@@ -105,6 +108,14 @@ def test_overrides_and_options_replace_what_the_file_says(make_study, tmp_path):
     study = load_study(tmp_path / "study.yaml", ["rounds=9"], {"seeds": [4]})
     assert study.settings == {"rounds": 9, "seed": 3}
     assert study.seeds == [4]
+
+
+def test_a_run_alone_is_compared_with_random_batches(make_study, tmp_path):
+    make_study()
+    study = load_study(tmp_path / "base.yaml")
+    strategies = [arm.config.selection.strategy for arm in build_arms(study)]
+    assert strategies == ["random", "spectral"]
+    assert study.reference == "random"
 
 
 def test_the_configuration_of_a_run_is_a_study_as_well(make_study, tmp_path):

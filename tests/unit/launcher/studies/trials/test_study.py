@@ -67,6 +67,7 @@ def test_equal_steps_then_equal_seconds_then_tables(study, done):
     assert arms["seconds-1", "spectral"]["num_steps"] == 3 * STEPS_PER_EPOCH
     page = (study.study_dir / "table.md").read_text()
     assert "## Equal steps" in page
+    assert "| 0.4050 ± 0.0635 | 0.4050 ± 0.0635 |" in page  # final and best round of spectral
     assert "+0.1000 [+0.1000, +0.1000] *" in page
     for name in ("curves.png", "differences.png"):
         assert (study.study_dir / name).read_bytes()[:4] == b"\x89PNG"
@@ -104,6 +105,13 @@ def test_seconds_are_planned_when_all_steps_are_done(study, done):
     run_study(study, silent, most=3)
     assert [line.split()[0] for line in plan_study(study, silent)] == ["steps"] * 4
     assert not (study.study_dir / "prices.json").exists()
+
+
+def test_a_share_that_leaves_no_step_is_refused_and_the_others_are_told(study, done):
+    short = study.model_copy(update={"shares": [0.1]})  # of 8 s, of which 5 start the ranks
+    with pytest.raises(ConfigError, match=r"0\.1 of the 8 s of random is less than the 5 s that"):
+        run_study(short, silent)
+    assert len(results(study)["trials"]) == 4
 
 
 def test_a_failed_trial_stops_no_other_and_is_told(study, done):
