@@ -28,6 +28,14 @@ _MOST_BARS = 40  # beyond it, rounds are added up
 _PREPARING = {"index": "prepare", "encoder": "prepare"}  # other stages go by their own name
 _STAGES = ("prepare", "embed", "select", "train", "judge")
 _PARTS = ("neighbors", "affinity", "partition", "swap", "measure", "other")
+_FORMING_BATCHES = ("losses", "order", "walk", "choose", "duplicates", "guard", "regions", "divide")
+PART_OF = {
+    **{part: part for part in _PARTS},
+    "margin": "affinity",  # both say who is linked
+    **dict.fromkeys(_FORMING_BATCHES, "partition"),
+}
+"""Parts of selection by what the manifests call them, without `_s`; the rest is starting workers, reading, writing."""
+
 _Seconds = tuple[dict[str, float], dict[str, float]]
 _PANELS = {
     "Loss of the batches": ("batch_loss", "random_batch_loss"),
@@ -164,9 +172,7 @@ def _count_seconds(record: Record, by_round: bool) -> dict[int, _Seconds]:
     for manifest in record.manifests:
         _, parts = counted[manifest["round"] if by_round else 0]
         for stage, seconds in manifest["seconds"].items():
-            if (part := stage.removesuffix("_s")) in _PARTS:
-                parts[part] += seconds
+            parts[PART_OF.get(stage.removesuffix("_s"), "other")] += seconds
     for stages, parts in counted.values():
-        other_s = stages["select"] - sum(parts.values())  # starting workers, reading, writing
-        parts["other"] = max(0.0, other_s)
+        parts["other"] += max(0.0, stages["select"] - sum(parts.values()))
     return counted

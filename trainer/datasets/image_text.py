@@ -23,6 +23,7 @@ Legend: n pairs, m meanings, a attributes.
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ PICTURE_SIZE = 32
 PARTS = ("train", "validation", "heldout")
 
 _MAX_PAIRS = NUM_MEANINGS // 10  # beyond, new meanings are hard to find
+_MAX_ROOTS = math.prod(number - 1 for number in NUM_VALUES) // 2  # of the meanings without a zero
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,15 @@ class ImageTextRequest:
                 f"--classes: is {self.num_classes}, but must be from 1 to the number of meanings "
                 f"({self.num_meanings}); take fewer classes, more pairs or fewer false negatives"
             )
+        if (num_roots := sum(self.sizes_of(part)[1] for part in PARTS)) > _MAX_ROOTS:
+            raise ConfigError(
+                f"--classes: {num_roots} of all parts, but must not exceed {_MAX_ROOTS}; take fewer"
+            )
 
     @property
     def num_twins(self) -> int:
         """Training pairs whose meaning an earlier one has."""
-        return round(self.false_negatives * self.num_pairs / 2)
+        return min(round(self.false_negatives * self.num_pairs / 2), self.num_pairs // 2)
 
     @property
     def num_meanings(self) -> int:

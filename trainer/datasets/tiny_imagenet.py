@@ -13,6 +13,7 @@ in the archive those of one class lie together.
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def write_tiny_imagenet(
 
     Raises:
         ConfigError: `source` is absent or something else, or `folder` holds something else.
-        ArtifactError: `source` is damaged.
+        ArtifactError: `source` is damaged, or lacks an image that it names.
     """
     if not source.is_file():
         raise ConfigError(f"--source: {source} is no file; get {_URL}")
@@ -54,7 +55,8 @@ def write_tiny_imagenet(
         with zipfile.ZipFile(source) as archive:
             parts = {"train": _train_images(archive), "heldout": _heldout_images(archive)}
             names = _class_names(archive)
-    except zipfile.BadZipFile as error:
+            absent = {name for name, _ in parts["heldout"]} - set(archive.namelist())
+    except (zipfile.BadZipFile, zlib.error, ValueError) as error:
         raise ArtifactError(
             f"{source}: cannot be read ({error}); get it again from {_URL}"
         ) from None
@@ -62,6 +64,8 @@ def write_tiny_imagenet(
         raise ConfigError(
             f"--source: {source} is not {_ROOT}.zip ({error.args[0]}); get {_URL}"
         ) from None
+    if absent:
+        raise ArtifactError(f"{source}: lacks {min(absent)}; get it again from {_URL}")
     shards = []
     for part, images in parts.items():
         if not images:
@@ -112,4 +116,12 @@ class _Images:
         with zipfile.ZipFile(self.source) as archive:
             for name, wnid in self.images:
                 told = {"class": wnid, "name": self.class_names.get(wnid, wnid)}
-                yield {"jpg": archive.read(name), "json": json.dumps(told) + "\n"}
+                yield {"jpg": self._read(archive, name), "json": json.dumps(told) + "\n"}
+
+    def _read(self, archive: zipfile.ZipFile, name: str) -> bytes:
+        try:
+            return archive.read(name)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise ArtifactError(
+                f"{self.source}: {name} cannot be read ({error}); get it again from {_URL}"
+            ) from None

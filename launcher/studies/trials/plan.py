@@ -83,8 +83,8 @@ def seconds_trials(
         budget = (share * total_s - prices.start_s) / prices.step_s
         if budget < 1:
             raise ConfigError(
-                f"shares: {share:g} of the {total_s:.0f} s of {study.reference} is less than the {prices.start_s:.0f} s "
-                "that the ranks take to start; give a larger one"
+                f"shares: {share:g} of the {total_s:.0f} s of {study.reference} is less than "
+                f"the {prices.start_s:.0f} s that the ranks take to start; give a larger one"
             )
         lengths = {
             arm.name: run_length(

@@ -53,6 +53,16 @@ def test_each_part_holds_as_many_pairs_as_asked(made):
     assert [key.rsplit("/")[-1] for key in keys] == [f"{n:08d}" for n in range(200)]
 
 
+def test_an_odd_number_of_pairs_of_which_all_should_be_twins():
+    request = ImageTextRequest(7, num_classes=1, false_negatives=1.0)
+    assert (request.num_twins, request.num_meanings) == (3, 4)
+
+
+def test_more_classes_than_there_are_roots_are_refused():
+    with pytest.raises(ConfigError, match=r"--classes: .* of all parts, but must not exceed"):
+        ImageTextRequest(600_000, num_classes=300_000).check()
+
+
 def test_the_share_of_false_negatives_is_the_one_asked_for(made):
     meanings = [truth["meaning"] for truth in truths(read(made, "train"))]
     counts = np.unique(meanings, return_counts=True)[1]

@@ -278,3 +278,27 @@ def test_what_is_not_tiny_imagenet_is_refused(tmp_path):
         write_tiny_imagenet(tmp_path / "data", other, 1, silent)
     with pytest.raises(ConfigError, match="is no file"):
         write_tiny_imagenet(tmp_path / "data", tmp_path / "none.zip", 1, silent)
+
+
+def test_a_damaged_image_of_tiny_imagenet_is_named(tiny, tmp_path):
+    with zipfile.ZipFile(tiny) as archive:
+        name = "tiny-imagenet-200/val/images/val_2.JPEG"
+        content = archive.read(name)
+    tiny.write_bytes(tiny.read_bytes().replace(content, bytes(len(content))))
+    with pytest.raises(ArtifactError, match=rf"{name} cannot be read \(Bad CRC-32"):
+        write_tiny_imagenet(tmp_path / "data", tiny, 1, silent)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("val_9.JPEG\tn01\t0\t0\t9\t9\n", r"lacks .*val_9\.JPEG"), ("no tab\n", "cannot be read")],
+)
+def test_annotations_of_what_is_not_there(tiny, tmp_path, line, message):
+    with zipfile.ZipFile(tiny) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    files["tiny-imagenet-200/val/val_annotations.txt"] += line.encode()
+    with zipfile.ZipFile(tiny, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(ArtifactError, match=message):
+        write_tiny_imagenet(tmp_path / "data", tiny, 1, silent)

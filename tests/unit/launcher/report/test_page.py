@@ -10,8 +10,11 @@ from launcher.cli import main
 from launcher.record import read_record
 from launcher.report import theme
 from launcher.report.page import render, write_report
-from launcher.report.sections import make_bars, thin
+from launcher.report.sections import PART_OF, make_bars, thin
+from selection.config import SelectionConfig
 from selection.errors import ConfigError
+from selection.select import choose
+from selection.strategies import STRATEGIES
 from tests.unit.launcher.report.run_folder import CHOSEN, HOSTILE, write_run
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -159,6 +162,13 @@ def test_bars_hold_all_seconds(two):
         total = sum(sum(bar.stages.values()) for bar in bars)
         assert total == sum(sum(record.seconds.values()) for record in two)
         assert bars[-1].parts == {"neighbors": 0.5, "partition": 1.5, "other": 1.0}
+
+
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"full", "all"}))
+def test_every_part_of_a_selection_has_a_place(strategy, random_pairs):
+    config = SelectionConfig(strategy=strategy, hardness={"margin": 0.1})
+    seconds = choose(random_pairs, 8, 0.1, config).fields["seconds"]
+    assert {stage.removesuffix("_s") for stage in seconds} <= PART_OF.keys()
 
 
 def test_command(make_run, tmp_path, capsys):
