@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -123,22 +125,29 @@ KINDS = {
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(sorted(KINDS)), st.integers(2, 40), st.integers(2, 9),
-    st.integers(1, 50), st.integers(0, 3),
+    st.integers(1, 50), st.sampled_from(["flat", "ivf"]), st.sampled_from([0, 0.5]), st.integers(0, 3),
 )  # fmt: skip
 def test_whatever_the_embeddings_every_pair_is_in_one_batch_or_left_over(
-    kind, num_pairs, batch_size, num_neighbors, seed
+    kind, num_pairs, batch_size, num_neighbors, index, random_share, seed
 ):
-    if num_pairs < batch_size:
-        return
     U = KINDS[kind](np.random.default_rng(seed), num_pairs)
-    config = SelectionConfig(
-        graph=GraphConfig(num_neighbors=num_neighbors),
-        hardness=HardnessConfig(separate_duplicates=False),
-    )
     V = -U if kind == "opposite views" else U
-    chosen = select_batches(U, V, batch_size=batch_size, seed=seed, config=config)
-    assert chosen.batches.shape == (num_pairs // batch_size, batch_size)
-    check_batches(chosen.batches, chosen.leftover, num_pairs)
+    config = SelectionConfig(
+        graph=GraphConfig(num_neighbors=num_neighbors, index=index),
+        hardness=HardnessConfig(separate_duplicates=False, random_share=random_share),
+    )
+    select = partial(select_batches, U, V, batch_size=batch_size, seed=seed, config=config)
+    if num_pairs < batch_size:
+        with pytest.raises(ConfigError, match=f"there are only {num_pairs} pairs"):
+            select()
+        return
+    chosen = select()
+    again = select(previous=chosen)
+    for found in (chosen, again):
+        assert found.batches.shape == (num_pairs // batch_size, batch_size)
+        check_batches(found.batches, found.leftover, num_pairs)
+    if num_pairs >= 2 * batch_size:
+        assert set(chosen.leftover) <= set(again.batches.ravel())
 
 
 @settings(max_examples=20, deadline=None)
