@@ -124,7 +124,8 @@ class Record:
     def embedding_age(self) -> float | None:
         """Steps since the embeddings that a batch was chosen from, mean over the steps of the selected rounds."""
         ends = {line["round"]: line["step"] for line in self.rounds}
-        known = [m for m in self.manifests if "staleness_steps" in m and m["round"] in ends]
+        selected = [m for m in self.manifests if m.get("staleness_steps") is not None]
+        known = [m for m in selected if m["round"] in ends]
         taken = [ends[m["round"]] - ends.get(m["round"] - 1, 0) for m in known]
         ages = [m["staleness_steps"] + steps / 2 for m, steps in zip(known, taken, strict=True)]
         return float(np.average(ages, weights=taken)) if known else None

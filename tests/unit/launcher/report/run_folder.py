@@ -71,7 +71,9 @@ def write_run(
     is_chosen = strategy != "random"
     clock = START
     for number in range(min(2, num_finished + 1)):
-        fields = {"seed": 0, "round": number, "strategy": "random", "seconds": {}}
+        fields = {
+            "seed": 0, "round": number, "strategy": "random", "seconds": {}, "staleness_steps": None,
+        }  # fmt: skip
         if number and is_chosen:
             fields |= {**(chosen or CHOSEN), "strategy": strategy, "alarms": list(alarms)}
         ids = np.random.default_rng(number).permutation(NUM_PAIRS).reshape(-1, BATCH_SIZE)
