@@ -102,9 +102,8 @@ def visits(
     """
     similarities = cells.centroids @ queries.T  # [c, q]: nonzero comes out cell by cell
     best = similarities.max(axis=0)
-    is_near = similarities >= np.minimum(
-        nearness * best, best
-    )  # not above it, where it is negative
+    least = np.minimum(nearness * best, best)  # not above the best where that is negative
+    is_near = similarities >= least
     where, visitors = np.divmod(np.flatnonzero(is_near), len(queries))
     starts = np.searchsorted(where, np.arange(len(cells.centroids) + 1))
     return visitors.astype(np.int32), starts
