@@ -53,7 +53,7 @@ bench-selection: install  ## all strategies on the same graphs; writes benchmark
 study-theory: install  ## the paper's statements, checked; writes benchmarks/results
 	coterie study theory --out benchmarks/results
 
-study-synthetic: install  ## every way to choose batches on free embeddings, minutes; writes benchmarks/results
+study-synthetic: install  ## every way to choose batches on free embeddings, ten minutes; writes benchmarks/results
 	coterie study synthetic --out benchmarks/results
 
 keep-study:  ## copy what came out of STUDY=studies/NAME to benchmarks/results
