@@ -31,7 +31,7 @@ Batches = HasBatches | Int64[np.ndarray, "m b"]
 
 
 class ScheduleBatchSampler:
-    """Yields the batches of a schedule, one list of row numbers each, shuffled anew in every epoch.
+    """Yields the batches of a schedule, one list of row numbers each, in another order after each `set_epoch`.
 
     Under accelerate, and so under the trainers of transformers and sentence-transformers, leave `rank` and
     `world_size` out: accelerate deals the batches out itself, whole ones, or slices with `split_batches=True`.
