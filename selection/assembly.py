@@ -191,18 +191,18 @@ def pack(
     if not num_chosen:
         return drawn.reshape(-1, batch_size)
     num_groups = len(groups) - len(groups) % (num_chosen // groups.shape[1])
-    groups = rng.permutation(groups, axis=0)
-    if num_groups < len(groups):
-        comes_first = np.isin(groups, previous_leftover).any(axis=1)
-        kept = np.argsort(~comes_first, kind="stable")[:num_groups]
-        groups = groups[np.sort(kept)]
+    groups = _those_with_a_place(rng.permutation(groups, axis=0), num_groups, previous_leftover)
     chosen = groups.reshape(-1, num_chosen)
-    num_drawn = len(chosen) * num_random
-    if num_drawn < len(drawn):
-        comes_first = np.isin(drawn, previous_leftover)
-        drawn = drawn[np.argsort(~comes_first, kind="stable")[:num_drawn]]
-    extra = drawn.reshape(len(chosen), num_random)
-    return np.concatenate([chosen, extra], axis=1)
+    extra = _those_with_a_place(drawn, len(chosen) * num_random, previous_leftover)
+    return np.concatenate([chosen, extra.reshape(len(chosen), num_random)], axis=1)
+
+
+def _those_with_a_place(
+    rows: np.ndarray, num_places: int, previous_leftover: Int64[np.ndarray, "r"]
+) -> np.ndarray:
+    """As many rows, or ids, as there are places, in their order; those with an earlier leftover before others."""
+    comes_first = np.isin(rows, previous_leftover).any(axis=tuple(range(1, rows.ndim)))
+    return rows[np.sort(np.argsort(~comes_first, kind="stable")[:num_places])]
 
 
 def _no_batch(num_pairs: int, batch_size: int) -> str:
