@@ -56,9 +56,8 @@ study-theory: install  ## the paper's statements, checked; writes benchmarks/res
 study-synthetic: install  ## every way to choose batches on free embeddings, ten minutes; writes benchmarks/results
 	coterie study synthetic --out benchmarks/results
 
-keep-study:  ## copy what came out of STUDY=studies/NAME to benchmarks/results
-	for part in .md=table.md .json=results.json -curves.png=curves.png -differences.png=differences.png; do \
-	    cp "$(STUDY)/$${part#*=}" "benchmarks/results/study-$(notdir $(STUDY))$${part%%=*}" || exit 1; done
+keep-study: install  ## copy what came out of STUDY=studies/NAME to benchmarks/results
+	python -m benchmarks.keep_study "$(STUDY)/results.json"
 
 lint: install  ## style, spelling, and the direction of imports
 	ruff check .

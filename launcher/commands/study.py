@@ -170,7 +170,7 @@ def _load_study(args: argparse.Namespace) -> "StudyConfig":
 
 def _run_trials(study: "StudyConfig", args: argparse.Namespace) -> None:
     from launcher.stopping import stoppable
-    from launcher.studies.trials.study import plan_study, run_study, table_path
+    from launcher.studies.trials.study import TABLE, plan_study, run_study
     from selection.progress import TerminalProgress
 
     with TerminalProgress() as progress:
@@ -179,7 +179,7 @@ def _run_trials(study: "StudyConfig", args: argparse.Namespace) -> None:
             return
         with stoppable():
             run_study(study, progress, args.most)
-    print(table_path(study).read_text())
+    print((study.study_dir / TABLE).read_text())
 
 
 def _words(text: str) -> list[str]:

@@ -76,18 +76,21 @@ def _draw_curves(
     colors: Mapping[str, str],
     score: str,
 ) -> None:
-    """Mean over the seeds of the reference and of the best arms; a thin line for each seed."""
+    """Mean over the seeds of the reference and of the best arms; a thin line for each seed.
+
+    Lines are level while batches are selected.
+    """
     reference = next(iter(colors))
     ranked = sorted(summaries, key=lambda summary: (summary.arm != reference, -summary.final.mean))
     for summary in ranked[:_MOST_CURVES]:
         own = [result for result in results if result.arm == summary.arm]
         color = colors[summary.arm]
-        for result in own:
-            axes.plot(result.seconds, result.scores, color=color, alpha=0.25, linewidth=0.8)
+        lines = np.array([_line(result) for result in own])
+        for line in lines:
+            axes.plot(*line, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(
-            np.mean([result.seconds for result in own], axis=0),
-            np.mean([result.scores for result in own], axis=0),
-            color=color, marker="o", markersize=3, label=summary.arm,
+            *lines.mean(axis=0), color=color, marker="o", markersize=3, markevery=2,
+            label=summary.arm,
         )  # fmt: skip
     axes.set_xlabel("seconds of training and selection")
     axes.set_ylabel(score)
@@ -95,6 +98,17 @@ def _draw_curves(
     num_left_out = len(ranked) - _MOST_CURVES
     title = f"{num_left_out} more, below these" if num_left_out > 0 else None
     axes.legend(fontsize=8, title=title, title_fontsize=8)
+
+
+def _line(result: Result) -> tuple[list[float], list[float]]:
+    """Seconds and scores of the evaluations, and between two of them of the first step after the refresh."""
+    seconds, scores = result.seconds[:1], result.scores[:1]
+    for start, end, score in zip(
+        result.starts[1:], result.seconds[1:], result.scores[1:], strict=True
+    ):
+        seconds += [start, end]
+        scores += [scores[-1], score]
+    return seconds, scores
 
 
 def _draw_differences(

@@ -57,9 +57,13 @@ class Prices:
         """Price of a run."""
         return self.start_s + num_steps * self.step_s + num_refreshes * self.refresh_s[arm]
 
-    def curve(self, arm: str, steps: Sequence[int]) -> list[float]:
-        """Price up to the end of each round, given the steps taken by then."""
+    def by_ends(self, arm: str, steps: Sequence[int]) -> list[float]:
+        """Price by the last step of each round, given the steps taken by then."""
         return [self.seconds(arm, count, number) for number, count in enumerate(steps)]
+
+    def by_starts(self, arm: str, steps: Sequence[int]) -> list[float]:
+        """Price by the first step of each round, its refresh included."""
+        return self.by_ends(arm, [0, *steps[:-1]])
 
 
 def round_costs(record: Record) -> list[RoundCost]:

@@ -29,8 +29,11 @@ class Result:
     steps: list[int]
     """Taken by the end of each round."""
 
+    starts: list[float]
+    """Price by the first step of each round, see `prices`."""
+
     seconds: list[float]
-    """Price by then, see `prices`."""
+    """Price by its last one."""
 
     scores: list[float]
     """Retrieval on the split of the study."""
@@ -64,7 +67,7 @@ class ArmSummary:
     age_steps: float | None
     reach: Interval | None
     """Seconds until the final score of the reference at equal steps, as a share of the reference's seconds; None where
-    not every seed gets there."""
+    not every seed gets there. The reference, too, may be there before its end."""
 
     num_reached: int
     num_compared: int
@@ -79,7 +82,8 @@ def read_result(trial: Trial, record: Record, prices: Prices, study: StudyConfig
         seed=trial.seed,
         budget=trial.budget,
         steps=steps,
-        seconds=prices.curve(trial.arm, steps),
+        starts=prices.by_starts(trial.arm, steps),
+        seconds=prices.by_ends(trial.arm, steps),
         scores=[line[score_name(study)] for line in record.rounds],
         measured_s=record.learning_s,
         age_steps=record.embedding_age,
@@ -113,7 +117,9 @@ def _summarize(own: dict[int, Result], targets: dict[int, Result]) -> ArmSummary
     finals = {seed: result.scores[-1] for seed, result in own.items()}
     shared = [seed for seed in own if seed in targets]
     times = {
-        seed: time_to_reach(own[seed].seconds, own[seed].scores, targets[seed].scores[-1])
+        seed: time_to_reach(
+            own[seed].starts, own[seed].seconds, own[seed].scores, targets[seed].scores[-1]
+        )
         for seed in shared
     }
     reached = [time / targets[seed].seconds[-1] for seed, time in times.items() if time is not None]

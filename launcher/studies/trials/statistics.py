@@ -45,12 +45,15 @@ def paired_interval(values: Sequence[float], others: Sequence[float]) -> Interva
     return mean_interval([a - b for a, b in zip(values, others, strict=True)])
 
 
-def time_to_reach(seconds: Sequence[float], scores: Sequence[float], target: float) -> float | None:
-    """When a score first reaches `target`, on straight lines between evaluations.
+def time_to_reach(
+    starts: Sequence[float], seconds: Sequence[float], scores: Sequence[float], target: float
+) -> float | None:
+    """When a score first reaches `target`, if it changes evenly while steps are taken, and not between rounds.
 
     Args:
-        seconds: of the evaluations, ascending.
-        scores: at those times.
+        starts: seconds by the first step of each round, ascending.
+        seconds: by its last one, where it is evaluated.
+        scores: at those evaluations.
         target: what is to be reached.
 
     Returns:
@@ -58,8 +61,7 @@ def time_to_reach(seconds: Sequence[float], scores: Sequence[float], target: flo
     """
     if scores[0] >= target:
         return seconds[0]
-    points = list(zip(seconds, scores, strict=True))
-    for (start, low), (end, high) in pairwise(points):
+    for (low, high), start, end in zip(pairwise(scores), starts[1:], seconds[1:], strict=True):
         if low < target <= high:
             return start + (end - start) * (target - low) / (high - low)
     return None

@@ -28,7 +28,13 @@ from launcher.studies.trials.prices import (
     price,
     round_costs,
 )
-from launcher.studies.trials.results import read_result, score_name, summarize_arms, to_json
+from launcher.studies.trials.results import (
+    Result,
+    read_result,
+    score_name,
+    summarize_arms,
+    to_json,
+)
 from launcher.studies.trials.runner import Outcome, run_trials
 from launcher.studies.trials.tables import page
 from selection.artifacts import atomic_file, write_json
@@ -37,6 +43,8 @@ from selection.progress import Progress
 from selection.shards import build_index, expand_shards
 
 PRICES = "prices.json"
+RESULTS = "results.json"
+TABLE = "table.md"
 
 
 def run_study(study: StudyConfig, progress: Progress, most: int | None = None) -> None:
@@ -71,7 +79,10 @@ def plan_study(study: StudyConfig, progress: Progress) -> list[str]:
     arms = build_arms(study)
     num_pairs = _count_pairs(study, progress)
     trials = steps_trials(study, arms, num_pairs)
-    if prices := final_prices(study, trials):
+    if len(finished := _finished(trials)) == len(trials):
+        prices = known_or_found(
+            study.study_dir / PRICES, _price(finished)
+        )  # nothing is settled by asking
         trials += seconds_trials(study, arms, num_pairs, prices, trials)
     return [
         f"{trial.budget}  {trial.arm}  seed {trial.seed}: {trial.config.rounds} rounds, "
@@ -113,16 +124,16 @@ def write_results(study: StudyConfig, trials: Sequence[Trial]) -> None:
         return
     prices = known_or_found(study.study_dir / PRICES, _price(finished))
     results = [read_result(trial, record, prices, study) for trial, record in finished]
+    tell(study, prices, results, study.study_dir)
+
+
+def tell(study: StudyConfig, prices: Prices, results: Sequence[Result], folder: Path) -> None:
+    """Write everything that results say into a folder."""
     summaries = summarize_arms(results, study.reference, STEPS)
-    write_json(study.study_dir / "results.json", to_json(study, prices, results, summaries))
-    with atomic_file(table_path(study), "w") as file:
+    write_json(folder / RESULTS, to_json(study, prices, results, summaries))
+    with atomic_file(folder / TABLE, "w") as file:
         file.write(page(study, prices, summaries))
-    draw(study.study_dir, results, summaries, study.reference, score_name(study))
-
-
-def table_path(study: StudyConfig) -> Path:
-    """The page that tells what came out."""
-    return study.study_dir / "table.md"
+    draw(folder, results, summaries, study.reference, score_name(study))
 
 
 def _finished(trials: Sequence[Trial]) -> list[tuple[Trial, Record]]:

@@ -56,8 +56,10 @@ def test_prices_are_medians_and_a_refresh_counts_what_its_round_takes_beside_ste
 
 def test_seconds_by_hand():
     assert PRICES.seconds("spectral", num_steps=40, num_refreshes=3) == 10 + 20 + 60
-    assert PRICES.curve("spectral", [10, 20, 40]) == [15, 40, 70]
-    assert PRICES.curve("random", [10, 20, 40]) == [15, 20, 30]
+    assert PRICES.by_ends("spectral", [10, 20, 40]) == [15, 40, 70]
+    assert PRICES.by_starts("spectral", [10, 20, 40]) == [10, 35, 60]
+    assert PRICES.by_ends("random", [10, 20, 40]) == [15, 20, 30]
+    assert PRICES.by_starts("random", [10, 20, 40]) == [10, 15, 20]
 
 
 def test_kept_prices_stay_and_new_arms_join(tmp_path):

@@ -70,12 +70,17 @@ def test_intervals_cover_what_they_promise(num_seeds):
     ],
 )
 def test_time_to_reach(target, expected):
-    found = time_to_reach([10, 20, 30, 40], [0.1, 0.2, 0.2, 0.3], target)
+    found = time_to_reach([0, 10, 20, 30], [10, 20, 30, 40], [0.1, 0.2, 0.2, 0.3], target)
     assert found == (None if expected is None else pytest.approx(expected))
 
 
 def test_a_score_that_is_lost_again_was_reached():
-    assert time_to_reach([1, 2, 3], [0.1, 0.3, 0.2], 0.2) == pytest.approx(1.5)
+    assert time_to_reach([0, 1, 2], [1, 2, 3], [0.1, 0.3, 0.2], 0.2) == pytest.approx(1.5)
+
+
+def test_nothing_is_reached_while_batches_are_selected():
+    found = time_to_reach([0, 8, 18], [2, 10, 20], [0.1, 0.2, 0.3], 0.15)
+    assert found == pytest.approx(9)
 
 
 @given(
@@ -84,7 +89,8 @@ def test_a_score_that_is_lost_again_was_reached():
 )
 def test_the_curve_has_the_target_where_it_is_reached(scores, target):
     seconds = [10.0 * (number + 1) for number in range(len(scores))]
-    found = time_to_reach(seconds, scores, target)
+    starts = [0.0, *seconds[:-1]]
+    found = time_to_reach(starts, seconds, scores, target)
     if found is None:
         assert max(scores) < target
     elif scores[0] >= target:

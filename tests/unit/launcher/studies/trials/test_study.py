@@ -61,8 +61,8 @@ def test_equal_steps_then_equal_seconds_then_tables(study, done):
     assert spectral["num_steps"] == 3 * STEPS_PER_EPOCH
     assert spectral["difference"]["mean"] == pytest.approx(0.1)
     assert spectral["seconds"] == pytest.approx(5 + 3 + 2 * 7)
-    # random ends at 0.3 after 8 s; spectral is at 0.2 after 6 s and at 0.35 after 14 s
-    assert spectral["reach"]["mean"] == pytest.approx((6 + 8 * 2 / 3) / 8)
+    # random ends at 0.3 after 8 s; spectral is at 0.2 after 6 s, selects until 13 s, and is at 0.35 after 14 s
+    assert spectral["reach"]["mean"] == pytest.approx((13 + 2 / 3) / 8)
     # one step is 0.1 s and a refresh 7 s, more than the three seconds of steps that there are
     assert arms["seconds-1", "spectral"]["num_steps"] == 3 * STEPS_PER_EPOCH
     page = (study.study_dir / "table.md").read_text()
@@ -104,7 +104,11 @@ def test_arms_that_come_later_get_a_price_of_their_own(study, done):
 def test_seconds_are_planned_when_all_steps_are_done(study, done):
     run_study(study, silent, most=3)
     assert [line.split()[0] for line in plan_study(study, silent)] == ["steps"] * 4
-    assert not (study.study_dir / "prices.json").exists()
+    run_study(study.model_copy(update={"shares": []}), silent)
+    assert [line.split()[0] for line in plan_study(study, silent)] == ["steps"] * 4 + [
+        "seconds-1"
+    ] * 4
+    assert not (study.study_dir / "prices.json").exists()  # asking settles no price
 
 
 def test_a_share_that_leaves_no_step_is_refused_and_the_others_are_told(study, done):
