@@ -13,6 +13,7 @@ Legend: n points, d dimensions, c cells, q queries, k neighbours, e visits.
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int32, Int64
@@ -22,6 +23,7 @@ from selection.threads import in_ranges
 _POINTS_PER_CENTROID = 16
 _KMEANS_STEPS = 3
 _BLOCK = 512
+_VISITING_BLOCK = 64  # queries whose similarities stay in the cache
 
 
 class Cells(NamedTuple):
@@ -100,13 +102,34 @@ def visits(
     Returns:
         Numbers of queries, cell by cell, and where those of each cell start.
     """
-    similarities = cells.centroids @ queries.T  # [c, q]: nonzero comes out cell by cell
-    best = similarities.max(axis=0)
-    least = np.minimum(nearness * best, best)  # not above the best where that is negative
-    is_near = similarities >= least
-    where, visitors = np.divmod(np.flatnonzero(is_near), len(queries))
-    starts = np.searchsorted(where, np.arange(len(cells.centroids) + 1))
-    return visitors.astype(np.int32), starts
+    near, ends = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
+    for start in range(0, len(queries), _VISITING_BLOCK):
+        similarities = queries[start : start + _VISITING_BLOCK] @ cells.centroids.T
+        best = similarities.max(axis=1)
+        # not above the best where that is negative
+        own, own_ends = _at_least(similarities, np.minimum(nearness * best, best))
+        near.append(own)
+        ends.append(own_ends + ends[-1][-1])
+    cells_of, bounds = np.concatenate(near), np.concatenate(ends)
+    by_query = sp.csr_array(
+        (np.ones(len(cells_of), np.int8), cells_of, bounds.astype(np.int32)),
+        shape=(len(queries), len(cells.centroids)),
+    )
+    by_cell = by_query.tocsc()
+    return by_cell.indices, by_cell.indptr.astype(np.int64)
+
+
+@numba.njit(nogil=True, cache=True)
+def _at_least(similarities, least):
+    """Columns of each row with at least so much, one row after another, and where those of each row end."""
+    near, ends = np.empty(similarities.size + 1, np.int32), np.empty(len(similarities), np.int64)
+    count = 0
+    for row in range(len(similarities)):
+        for column in range(similarities.shape[1]):
+            near[count] = column
+            count += similarities[row, column] >= least[row]  # without a branch
+        ends[row] = count
+    return near[:count].copy(), ends
 
 
 def nearness_for(

@@ -8,6 +8,7 @@ Legend: n pairs, d dimensions, k neighbours.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,6 +18,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from selection.cells import divide, nearness_for
 from selection.config import GraphConfig
+from selection.exact import closest
 from selection.join import Nearest, look_into_cells, nothing_found, sort_nearest
 from selection.progress import Progress, silent
 from selection.threads import one_blas_thread, thread_pool
@@ -127,7 +129,7 @@ def _search_cells(
         progress("neighbors", before + done, 2 * num_pairs, "queries")
 
     with one_blas_thread(), thread_pool() as pool:
-        truth = [nearest_exactly(*sides, sample, k) for sides in ((U, V), (V, U))]
+        truth = [_truth(*sides, sample, k, pool) for sides in ((U, V), (V, U))]
         in_u, in_v = (divide(side, num_cells, rng, pool) for side in (U, V))
         nearness = min(
             nearness_for(min_recall, sample, truth[0], U, V, in_u, in_v),
@@ -142,6 +144,17 @@ def _search_cells(
         _recall(u_of_v, sample, truth[1], V, U),
     )
     return Neighbors(v_of_u.ids, u_of_v.ids, recall, "ivf", len(sample))
+
+
+def _truth(
+    queries: Float32[np.ndarray, "n d"],
+    base: Float32[np.ndarray, "n d"],
+    sample: Int64[np.ndarray, "q"],
+    k: int,
+    pool: ThreadPoolExecutor,
+) -> Int32[np.ndarray, "q k"]:
+    """The k nearest of a sample, without themselves."""
+    return drop_self(closest(queries[sample], base, k + 1, pool).ids, sample)
 
 
 def _recall(

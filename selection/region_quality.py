@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
@@ -19,6 +18,8 @@ from selection.affinity import build_affinity
 from selection.blocks import Rows
 from selection.config import SelectionConfig
 from selection.duplicates import hash_rows, number_contents
+from selection.exact import Closest, closest
+from selection.exact import merge as merge_closest
 from selection.forbidden import nothing_forbidden
 from selection.knn import Neighbors, drop_self
 from selection.mending import batch_of_each
@@ -44,57 +45,37 @@ class Queries(NamedTuple):
     k: int
 
 
-class Nearest(NamedTuple):
-    """The nearest of each query, itself included, best first; -1 where there are fewer."""
-
-    similarities: Float32[np.ndarray, "q k+1"]
-    ids: Int64[np.ndarray, "q k+1"]
-
-
 class Found(NamedTuple):
-    """Neighbours of the queries in both directions."""
+    """The k + 1 nearest of the queries in both directions, themselves included."""
 
-    v_of_u: Nearest
-    u_of_v: Nearest
+    v_of_u: Closest
+    u_of_v: Closest
 
 
 def nothing_found(queries: Queries) -> Found:
     """Empty lists."""
     shape = len(queries.ids), queries.k + 1
-    empty = Nearest(np.full(shape, -np.inf, np.float32), np.full(shape, -1))
+    empty = Closest(np.full(shape, -np.inf, np.float32), np.full(shape, -1))
     return Found(empty, empty)
 
 
 def look_for(queries: Queries, rows: Rows) -> Found:
     """The nearest of the queries among some pairs, exactly."""
     return Found(
-        _nearest(queries.U, rows.V, rows.ids, queries.k + 1),
-        _nearest(queries.V, rows.U, rows.ids, queries.k + 1),
+        *(
+            Closest(near.similarities, rows.ids[near.ids])
+            for near in (
+                closest(queries.U, rows.V, queries.k + 1),
+                closest(queries.V, rows.U, queries.k + 1),
+            )
+        )
     )
-
-
-def _nearest(
-    queries: Float32[np.ndarray, "q d"],
-    base: Float32[np.ndarray, "n d"],
-    ids: Int64[np.ndarray, "n"],
-    count: int,
-) -> Nearest:
-    num_near = min(count, len(base))
-    similarities, places = faiss.knn(queries, base, num_near, metric=faiss.METRIC_INNER_PRODUCT)
-    return Nearest(similarities, ids[places])
 
 
 def merge(one: Found, other: Found) -> Found:
     """The nearest of both, as many as `one` has."""
-    return Found(*(_merge(*sides) for sides in zip(one, other, strict=True)))
-
-
-def _merge(one: Nearest, other: Nearest) -> Nearest:
-    similarities, ids = (np.concatenate(both, axis=1) for both in zip(one, other, strict=True))
-    best = np.argsort(-similarities, axis=1, kind="stable")[:, : one.ids.shape[1]]
-    return Nearest(
-        np.take_along_axis(similarities, best, axis=1), np.take_along_axis(ids, best, axis=1)
-    )
+    count = one.v_of_u.ids.shape[1]
+    return Found(*(merge_closest(*sides, count) for sides in zip(one, other, strict=True)))
 
 
 def combine(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

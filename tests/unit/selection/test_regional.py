@@ -8,10 +8,11 @@ from selection.config import SelectionConfig
 from selection.division import Division
 from selection.embeddings import EmbeddingStore, store_blocks
 from selection.errors import ConfigError, NoBatchError
+from selection.exact import Closest
 from selection.problem import Problem
 from selection.progress import silent
 from selection.quality import captured_affinity
-from selection.region_quality import Found, Nearest
+from selection.region_quality import Found
 from selection.regional import RegionalJob, choose_in_regions, choose_regionally
 from selection.regions import assign, count_regions, find_regions
 from selection.schedule import check_batches
@@ -61,7 +62,7 @@ def test_a_region_of_previous_leftovers_alone_is_scheduled(clustered):
     U, V = (side[:31] for side in clustered)
     region_of = np.where(np.arange(31) < 3, 0, 1).astype(np.int32)
     blocks = array_blocks(U, V, None)
-    nearest = Nearest(np.empty((0, 2), np.float32), np.empty((0, 2), np.int64))
+    nearest = Closest(np.empty((0, 2), np.float32), np.empty((0, 2), np.int64))
     division = Division(blocks, blocks, region_of, np.array([[0, 3, 31]]), Found(nearest, nearest))
     asked = job(100, 4, previous=np.arange(3), strategy="rcm")
     parts, leftover = choose_in_regions(division, asked, map, np.random.default_rng(0), silent)
