@@ -11,16 +11,32 @@ from launcher.plan.work import CHOOSING_STAGES, TRAIN_STAGE, num_readers
 from launcher.spelling import spell_bytes, spell_seconds
 from trainer.config import TextTransformerConfig
 
+_LONG_JUDGING = 0.25
+"""Of an epoch of training."""
+
 
 def warnings(plan: Plan) -> Iterator[str]:
     """One line each: what does not fit or is not used, and the field to change."""
+    yield from _cpu_warnings(plan)
     yield from _gpu_warnings(plan)
     yield from _node_warnings(plan)
     yield from _selection_warnings(plan)
     yield from _overlap_warnings(plan)
     yield from _use_warnings(plan)
+    yield from _judging_warnings(plan)
     yield from _picture_warnings(plan)
     yield from _encoder_warnings(plan)
+
+
+def _cpu_warnings(plan: Plan) -> Iterator[str]:
+    """Ranks that Ray could never start."""
+    there, train = plan.resources, plan.config.train
+    needed, num_cpus = train.num_ranks * train.cpus_per_rank, there.num_nodes * there.cpus_per_node
+    if needed > num_cpus:
+        yield (
+            f"train.num_ranks x train.cpus_per_rank is {needed:g} CPUs, but there are {num_cpus}; lower them, or ask "
+            "for more nodes"
+        )
 
 
 def _gpu_warnings(plan: Plan) -> Iterator[str]:
@@ -150,6 +166,18 @@ def _use_warnings(plan: Plan) -> Iterator[str]:
         yield (
             f"selection.embed.num_workers is {embed.num_workers}, but data.train has {num_shards} shards, and a shard "
             "goes to one worker; write smaller shards, or take fewer workers"
+        )
+
+
+def _judging_warnings(plan: Plan) -> Iterator[str]:
+    """A shard goes to one worker, and what is judged has few."""
+    took = {stage.name: stage.seconds for stage in plan.stages}
+    num_shards = sum(split.num_shards for split in plan.splits[1:])
+    num_workers = plan.config.selection.embed.num_workers
+    if num_shards < num_workers and took["judge"] > _LONG_JUDGING * took[TRAIN_STAGE]:
+        yield (
+            f"judging takes {spell_seconds(took['judge'])} a round, as {num_shards} shards keep {num_shards} of "
+            f"{num_workers} embedding workers at work; write smaller shards of what is judged"
         )
 
 

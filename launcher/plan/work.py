@@ -90,7 +90,6 @@ def stages(
     """All stages, in the order of a round; selection only where there is any. `num_steps` is of the whole run."""
     n = splits[0].num_pairs
     num_selected = config.rounds - 1 if chooses(config) else 0
-    heldout = sum(split.num_pairs for split in splits[1:])
     num_starts = 1 if config.selection.refresh.keep_ranks else config.rounds
     found = [
         Stage("start ranks", 0, RANK_START_S, num_starts),
@@ -100,11 +99,10 @@ def stages(
         found.append(
             _gathering_stage(splits[0], there, num_selected)
             if collects(config)
-            else _embedding_stage(config, splits[0], sizes, num_selected)
+            else _embedding_stage(config, "embed", splits[:1], sizes, there, num_selected)
         )
         found += _selection_stages(config, n, there, num_selected)
-    judge = heldout * sizes.forward_flops
-    found.append(Stage("judge", judge, judge / embed_flops_per_s(config), config.rounds))
+    found.append(_embedding_stage(config, "judge", splits[1:], sizes, there, config.rounds))
     return found
 
 
@@ -137,13 +135,22 @@ def decode_core_s(config: RunConfig, split: Split) -> float:
     return num_decoded * pair_bytes * DECODE_CORE_S_PER_BYTE
 
 
-def _embedding_stage(config: RunConfig, split: Split, sizes: Sizes, times: int) -> Stage:
-    """A forward pass of every pair, while the CPUs of the workers decode the next ones."""
-    embed = config.selection.embed
-    flops = split.num_pairs * sizes.forward_flops
-    cores = embed.num_workers * embed.cpus_per_worker
-    decode_s = split.num_pairs * decode_core_s(config, split) / cores
-    return Stage("embed", flops, max(flops / embed_flops_per_s(config), decode_s), times)
+def _embedding_stage(
+    config: RunConfig,
+    name: str,
+    splits: Sequence[Split],
+    sizes: Sizes,
+    there: Resources,
+    times: int,
+) -> Stage:
+    """A forward pass of every pair, while the CPUs of the workers decode the next ones. A shard goes to one worker."""
+    embed, num_shards = config.selection.embed, sum(split.num_shards for split in splits)
+    flops = sum(split.num_pairs for split in splits) * sizes.forward_flops
+    cores = min(embed.num_workers, num_shards) * embed.cpus_per_worker
+    cores = min(cores, there.num_nodes * there.cpus_per_node)
+    decode_s = sum(split.num_pairs * decode_core_s(config, split) for split in splits) / cores
+    seconds = flops / embed_flops_per_s(config, there, num_shards)
+    return Stage(name, flops, max(seconds, decode_s), times)
 
 
 def _gathering_stage(split: Split, there: Resources, times: int) -> Stage:

@@ -250,11 +250,47 @@ def test_gpus_embed_faster_in_bfloat16_and_cpus_as_before():
             for precision in ("float32", "bfloat16")
         ]
 
-    no_decoding = "selection.embed.cpus_per_worker=1000"
-    on_gpus = both("internet_scale.yaml", no_decoding)
+    no_decoding = "selection.embed.cpus_per_worker=1000", "slurm.cpus_per_node=10000"
+    on_gpus = both("internet_scale.yaml", *no_decoding)
     on_cpus = both("code_views.yaml", *DESCRIBED)
     assert on_gpus[0] / on_gpus[1] == pytest.approx(989 / 67, rel=0.01)  # of an H100
     assert on_cpus[0] == on_cpus[1]
+
+
+def test_only_workers_with_a_shard_and_a_place_embed():
+    def judge_s(num_workers, num_cpus):
+        plan = plan_run(
+            load_config(
+                Path("configs/quickstart.yaml"),
+                [
+                    *COUNTED,
+                    "data.heldout=none/heldout-{0..3}.tar",
+                    "train.batch_size=128",
+                    "train.num_ranks=128",  # so that judging takes long beside an epoch
+                    f"selection.embed.num_workers={num_workers}",
+                    f"ray.num_cpus={num_cpus}",
+                ],
+            )
+        )
+        (stage,) = (stage for stage in plan.stages if stage.name == "judge")
+        return stage.seconds, [line for line in warnings(plan) if line.startswith("judging")]
+
+    alone, _ = judge_s(1, 8)
+    assert judge_s(4, 8)[0] == pytest.approx(alone / 4)
+    assert judge_s(4, 2)[0] == pytest.approx(alone / 2)
+    more_workers, (warning,) = judge_s(8, 8)
+    assert more_workers == pytest.approx(alone / 4)
+    assert "4 shards keep 4 of 8 embedding workers at work" in warning
+
+
+def test_ranks_for_which_there_are_no_cpus():
+    overrides = [*COUNTED, "train.num_ranks=32", "ray.num_cpus=2"]
+    (warning,) = (
+        line
+        for line in warnings(plan_run(load_config(Path("configs/quickstart.yaml"), overrides)))
+        if line.startswith("train.num_ranks x")
+    )
+    assert "is 32 CPUs, but there are 2; lower them" in warning
 
 
 def test_what_overlaps_training_takes_no_time_until_there_is_more_of_it():
