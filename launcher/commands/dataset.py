@@ -57,7 +57,7 @@ def _add_image_text(kinds: argparse._SubParsersAction) -> None:
         "--confusable",
         type=share,
         default=0.5,
-        help="share of scenes that differ from another one in one attribute (default: 0.5)",
+        help="share of scenes made from another one by changing an attribute (default: 0.5)",
     )
     parser.add_argument(
         "--false-negatives",

@@ -61,7 +61,7 @@ class ImageTextRequest:
     Attributes:
         num_pairs: of the training part.
         num_classes: trees of meanings among them; other parts have as many pairs per class.
-        confusable: share of meanings that differ from another one of their class in one attribute.
+        confusable: share of meanings made from another one of their class by changing one attribute.
         false_negatives: share of training pairs that have a twin.
         seed: of everything.
     """

@@ -66,7 +66,8 @@ def page(claims: list[Claim], tables: list[Table], seed: int) -> str:
         "# Theory of the loss, checked by minimising it",
         f"`coterie study theory --seed {seed}`: {held} of {len(claims)} claims hold. L_con is the sum of both "
         "directions at temperature 1; minima are the lowest of several starts of L-BFGS on free embeddings, in double "
-        "precision; `difference` is the largest one between sorted similarities.",
+        "precision; `difference` is the largest one between sorted similarities. Tolerances above 0.0001 stand where "
+        "the reference has fewer digits, or where random runs are averaged.",
         f"![]({NAME}.png)",
         claims_table(claims),
         *(table.to_markdown() for table in tables),
