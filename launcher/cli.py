@@ -27,8 +27,11 @@ from launcher.commands.arguments import CommandParser
 from launcher.stopping import EXIT_STOPPED, Stopped
 from selection.errors import ArtifactError, ConfigError, JobError
 
-_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EROFS)
 """What a file system says when something cannot be written where a user wants it."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What it says when it is full; no file is named then."""
 
 EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -71,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"coterie: {error}", file=sys.stderr)
         return EXIT_FAILED
     except OSError as error:
-        if error.errno not in _NO_PLACE or error.filename is None:
-            raise  # a defect of ours
-        print(f"coterie: {error.filename}: {error.strerror}; choose another place", file=sys.stderr)
+        print(f"coterie: {_next_step(error)}", file=sys.stderr)
         return EXIT_FAILED
     except Stopped:
         print("coterie: stopped on request; the same command goes on from there", file=sys.stderr)
@@ -85,6 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return EXIT_INTERRUPTED
     return 0
+
+
+def _next_step(error: OSError) -> str:
+    """What is wrong with a place that was to be written to; any other error is a defect of ours, and raised."""
+    if error.errno in _NO_ROOM:
+        return f"{error.strerror}; make room, and the same command goes on from there"
+    if error.errno in _NO_PLACE and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; choose another place"
+    raise error
 
 
 class _Version(argparse.Action):

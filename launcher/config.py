@@ -74,7 +74,8 @@ class RayConfig(Settings):
     fetched."""
 
     max_restarts: int = Field(default=2, ge=0)
-    """How often the ranks of a round are started again, from the newest checkpoint, when some fail or are lost."""
+    """How often ranks are started again, from the newest checkpoint, when some fail or are lost, until they are ended:
+    at the end of a round, or of the run where they are kept (`selection.refresh.keep_ranks`) or overlap."""
 
     train_labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
     """Labels of the nodes on which ranks run, as `ray start --labels` or a `ray up` or KubeRay file gives them; empty:

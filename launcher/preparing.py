@@ -6,7 +6,7 @@ from launcher.expected_length import check_length
 from launcher.run_state import Run
 from selection.errors import ConfigError
 from selection.shards import build_index
-from selection.strategies import plan_num_batches
+from trainer.datasets.cifar100_c import count_corruptions
 from trainer.encoders import prepare_encoder
 
 
@@ -28,7 +28,8 @@ def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
             f"train.batch_size: is {batch_size}, but data.train has only {num_pairs} pairs; "
             "take a smaller batch or more shards"
         )
-    plan_num_batches(run.config.selection, num_pairs, batch_size)
     check_length(run.config, num_pairs)
+    if "corrupted" in run.indexes:
+        count_corruptions(run.indexes["corrupted"])
     with run.timed("encoder", 0):
         prepare_encoder(run.config.encoder, run.indexes["train"], run.dir.encoder, run.progress)

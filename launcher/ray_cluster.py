@@ -41,9 +41,9 @@ def ray_cluster(config: RayConfig, log_folder: Path) -> Iterator[None]:
             "`ray job submit`"
         )
     _prepare_environment()
+    if address:
+        _wait_for_head(address, config)
     try:
-        if address:
-            _wait_for_head(address, config)
         with keeping_handlers():
             context = _connect(address, config)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:

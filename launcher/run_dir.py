@@ -153,8 +153,11 @@ def open_run(root: Path) -> tuple[RunDir, RunConfig]:
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Append one JSON line, with the time."""
+    """Append one JSON line, with the time; in place of a last line that was cut off, as by a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.read_bytes() if path.exists() else b""
+    if written and not written.endswith(b"\n"):
+        os.truncate(path, written.rfind(b"\n") + 1)
     with path.open("a") as file:
         file.write(json.dumps({**record, "time": time.time()}) + "\n")
 

@@ -13,6 +13,7 @@ from launcher.run_dir import RunDir, append_line
 from launcher.stopping import Stopped
 from launcher.training import Ranks
 from selection.artifacts import MANIFEST, has_manifest
+from selection.errors import ArtifactError
 from selection.progress import TerminalProgress
 from selection.schedule import count_batches
 from selection.shards import ShardIndex
@@ -74,11 +75,15 @@ class Run:
 
     def has_trained(self, round_number: int) -> bool:
         """Whether there is a checkpoint at the end of a round."""
-        folders = complete_checkpoints(self.dir.checkpoints)
-        if not folders:
-            return False
-        newest = open_checkpoint(folders[-1], self.config.hash, hashes=False)
-        return newest.position.round > round_number
+        while folders := complete_checkpoints(self.dir.checkpoints):
+            try:
+                newest = open_checkpoint(folders[-1], self.config.hash, hashes=False)
+            except ArtifactError:
+                if has_manifest(folders[-1]):
+                    raise
+                continue  # the ranks have written a newer one since, and keep no more
+            return newest.position.round > round_number
+        return False
 
     def ages(self, round_number: int, checkpoint: Checkpoint) -> dict[str, Any]:
         """Step at which the embeddings that a round is selected from were computed, and how old they are then."""

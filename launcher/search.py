@@ -26,7 +26,7 @@ class Hit:
 
     similarity: float
     source: dict[str, Any]
-    """The sample's `.json` member, where it has one."""
+    """The sample's `.json` member, where it has one; its key otherwise."""
     text: str
 
 
@@ -66,8 +66,16 @@ def search(root: Path, queries: Sequence[str], top: int) -> list[list[Hit]]:
 
 
 def _hit(similarity: float, sample: dict, part: str) -> Hit:
-    source = json.loads(sample["json"]) if "json" in sample else {"key": sample["__key__"]}
-    return Hit(float(similarity), source, _text_of(sample, part))
+    return Hit(float(similarity), _source_of(sample), _text_of(sample, part))
+
+
+def _source_of(sample: dict) -> dict[str, Any]:
+    """What the `.json` member says, if it is an object; it may be anything, as it is the user's."""
+    try:
+        source = json.loads(sample.get("json", b""))
+    except ValueError:
+        source = None
+    return source if isinstance(source, dict) else {"key": sample["__key__"]}
 
 
 def _text_of(sample: dict, part: str) -> str:
@@ -82,7 +90,7 @@ def describe(query: str, hits: Sequence[Hit]) -> str:
     """What the terminal shows for one query."""
     lines = [f'"{query}"']
     for place, hit in enumerate(hits, start=1):
-        where = hit.source.get("qualname") or hit.source.get("key", "")
+        where = str(hit.source.get("qualname") or hit.source.get("key", ""))
         if "path" in hit.source:
             where += f"  {hit.source['path']}:{hit.source.get('line', 1)}"
         lines.append(f"  {place}. {hit.similarity:.3f}  {where}")

@@ -1,5 +1,6 @@
 """`coterie select`: batches for anybody's embeddings and any trainer, from two files on this machine."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,7 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
     apply_overrides(values, [name.removeprefix("selection.") for name in request.settings])
     config = validate(SelectionConfig, values, source="select")
     check_batch_size(request.batch_size, config, "--batch-size")
-    if request.out.exists():
-        _check_replaceable(request.out)
+    _check_out(request.out)
     U = read_embeddings(request.u_file)
     V = U if request.v_file is None else read_embeddings(request.v_file)
     check_pairs(U, V, str(request.u_file), str(request.v_file))
@@ -63,8 +63,18 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
     return write_schedule(request.out, chosen.batches, chosen.leftover, {**chosen.fields, **inputs})
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Only a schedule is replaced by another one."""
+def _check_out(folder: Path) -> None:
+    """Only a schedule is replaced by another one, and the folder around it can be written to."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--out: {folder.parent}: {error.strerror}; choose another folder"
+        ) from None
+    if not os.access(folder.parent, os.W_OK):
+        raise ConfigError(f"--out: {folder.parent} cannot be written to; choose another folder")
+    if not folder.exists():
+        return
     try:
         read_manifest(folder, KIND, hashes=False)
     except ArtifactError:

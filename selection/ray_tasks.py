@@ -5,7 +5,7 @@ from typing import Any
 
 import numba
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 from threadpoolctl import threadpool_limits
 
 from selection.errors import ArtifactError, ConfigError, JobError
@@ -81,13 +81,20 @@ def result_of(future: ray.ObjectRef, while_waiting: Callable[[], None] = do_noth
 
 
 def get_result(future: ray.ObjectRef) -> Any:
-    """What a finished task returned; an error that a user can meet is raised as the task raised it."""
+    """What a finished task returned; an error that a user can meet is raised as the task raised it.
+
+    Raises:
+        JobError: the worker was killed, as for its memory, or its node was lost.
+    """
     try:
         return ray.get(future)
     except RayTaskError as error:
         if isinstance(error.cause, ConfigError | ArtifactError | JobError):
             raise error.cause from None
         raise
+    except (WorkerCrashedError, OutOfMemoryError, NodeDiedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise JobError(f"a Ray worker was lost: {reason}") from error
 
 
 def ray_map(

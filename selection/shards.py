@@ -118,8 +118,10 @@ def build_index(
         The open index. It may hold no pair at all when every shard is empty.
 
     Raises:
+        ConfigError: the folder holds something else.
         ArtifactError: a shard is missing, truncated, compressed or no tar.
     """
+    _check_folder(folder)
     jobs = [
         _ScanJob(folder / f"shard-{number:06d}.npy", path.absolute())
         for number, path in enumerate(shards)
@@ -134,6 +136,18 @@ def build_index(
             progress("index", len(records), len(jobs), "shards")
         _complete(folder, {job.index_file: records[job.index_file] for job in jobs})
     return ShardIndex.open(folder)
+
+
+def _check_folder(folder: Path) -> None:
+    """Only an index is replaced by another one, or what an interrupted scan left of one."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if has_manifest(folder):
+        is_index = json.loads((folder / MANIFEST).read_text()).get("kind") == INDEX_KIND
+    else:
+        is_index = any(folder.glob("shard-*.json"))
+    if not is_index:
+        raise ConfigError(f"{folder} exists and is no index; choose another folder")
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def check_finite(value: float, name: str, last_step: int, num_steps: int = 1) ->
     if not math.isfinite(value):
         steps = f"steps {last_step - num_steps + 1} to " if num_steps > 1 else "step "
         raise JobError(
-            f"{name} is {value} in {steps}{last_step}, expected a finite number; resume from the last checkpoint with "
+            f"{name} is {value} in {steps}{last_step}, expected a finite number; begin another run_dir with "
             "a lower train.optimizer.lr, more warmup_steps, or a higher train.min_temperature"
         )
 

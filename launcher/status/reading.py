@@ -177,7 +177,10 @@ def _has_schedule(run_dir: RunDir, round_number: int) -> bool:
 
 def _embedding(stage: str, run_dir: RunDir, split: str, round_number: int) -> Stage:
     done = sum(1 for _ in run_dir.embeddings(split, round_number).glob("shard-*.npy"))
-    shards = json.loads((run_dir.index(split) / MANIFEST).read_text())["shards"]
+    try:
+        shards = json.loads((run_dir.index(split) / MANIFEST).read_text())["shards"]
+    except FileNotFoundError:  # it is being brought up to date, or is gone
+        return Stage(stage, f"embed {split}")
     return Stage(stage, f"embed {split}", done, len(shards), "shards")
 
 

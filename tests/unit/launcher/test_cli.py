@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,16 @@ def test_a_place_where_nothing_can_be_written(tmp_path, capsys):
     text = capsys.readouterr().err.strip().splitlines()[-1]
     assert text.startswith(f"coterie: {tmp_path}/file")
     assert text.endswith(": Not a directory; choose another place")
+
+
+def test_a_disk_that_is_full(monkeypatch, capsys):
+    def fill(args):
+        with Path("/dev/full").open("w") as file:
+            file.write("x")
+
+    monkeypatch.setattr("launcher.commands.index._index", fill)
+    assert main(["index", "a.tar", "out"]) == 1
+    text = capsys.readouterr().err.strip()
+    assert text == (
+        "coterie: No space left on device; make room, and the same command goes on from there"
+    )

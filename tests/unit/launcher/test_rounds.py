@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from launcher import rounds
+from launcher import rounds, run_state
 from launcher.config import RunConfig
 from launcher.expected_length import check_length
 from launcher.run_dir import RunDir, read_lines
@@ -155,6 +155,19 @@ def test_ages_of_embeddings_that_were_selected_from_ahead(make_run):
             "embedding_step": embedding_step,
             "staleness_steps": (10 + 7) * EPOCHS - embedding_step,
         }
+
+
+def test_a_checkpoint_that_is_pruned_while_one_looks_has_a_successor(make_run, monkeypatch):
+    run = make_run()
+    listed = iter([[checkpoint_folder(run.dir.checkpoints, 5)]])
+    save(run, 2, 0, 9)
+    monkeypatch.setattr(
+        run_state,
+        "complete_checkpoints",
+        lambda folder: next(listed, [checkpoint_folder(folder, 9)]),
+    )
+    assert run.has_trained(1)
+    assert not run.has_trained(2)
 
 
 def test_the_last_checkpoint_of_a_round_that_others_have_followed(make_run):

@@ -116,6 +116,8 @@ def test_lines_survive_a_cut_off_end(tmp_path):
     with path.open("a") as file:
         file.write('{"a": 2')
     assert [line["a"] for line in read_lines(path)] == [1]
+    append_line(path, {"a": 3})
+    assert [line["a"] for line in read_lines(path)] == [1, 3]
 
 
 def test_open_run_without_a_run(tmp_path):

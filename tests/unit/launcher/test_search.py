@@ -28,3 +28,12 @@ def test_a_text_cannot_be_searched_for_where_u_is_a_picture(tmp_path):
     save_config(RunConfig.model_validate(values), tmp_path / "config.yaml")
     with pytest.raises(ConfigError, match="u of this run reads pictures, but a query is a text"):
         search(tmp_path, ["a red disc"], top=1)
+
+
+@pytest.mark.parametrize(
+    "member", [b"[1]", b'"a"', b"no json", b"\xff", b'{"key": 5, "path": "a"}']
+)
+def test_what_the_json_member_holds_is_the_users(member):
+    found = _hit(0.5, {"__key__": "k", "txt": b"text", "json": member}, "txt")
+    where = "5  a:1" if member.startswith(b"{") else "k"
+    assert describe("q", [found]).splitlines()[1] == f"  1. 0.500  {where}"

@@ -162,3 +162,11 @@ def test_a_folder_of_something_else_is_not_replaced(files):
     (files / "s" / "thesis.tex").write_text("dear reader")
     assert select(files) == 2
     assert (files / "s" / "thesis.tex").is_file()
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_selecting(files, capsys):
+    (files / "file").touch()
+    arguments = [str(files / "U.npy"), str(files / "V.npy"), "--batch-size", "8"]
+    assert main(["select", *arguments, "--out", str(files / "file" / "s")]) == 2
+    text = capsys.readouterr().err.strip().splitlines()[-1]
+    assert text == f"coterie: --out: {files}/file: File exists; choose another folder"

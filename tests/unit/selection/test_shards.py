@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from webdataset.compat import WebDataset
 
 from selection import shard_index, shards
+from selection.artifacts import write_manifest
 from selection.errors import ArtifactError, ConfigError
 from selection.shard_index import coalesce
 from selection.shards import ShardIndex, build_index, expand_shards
@@ -285,6 +286,18 @@ def test_only_a_changed_shard_is_scanned_again(tmp_path, data, scans):
     assert scans == ["train-1.tar"]
     assert all_samples(index) == webdataset_samples(paths)
     assert index.content_hash != before
+
+
+@pytest.mark.parametrize("kind", ["embeddings", None])
+def test_only_an_index_is_replaced(tmp_path, data, kind):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "shard-000000.npy").write_text("of years")
+    if kind:
+        write_manifest(folder, kind, ["shard-000000.npy"], {})
+    with pytest.raises(ConfigError, match="theirs exists and is no index; choose another folder"):
+        build_index(data[0], folder)
+    assert (folder / "shard-000000.npy").read_text() == "of years"
 
 
 def test_an_index_of_fewer_shards_leaves_nothing_behind(tmp_path, data):
