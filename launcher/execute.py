@@ -33,6 +33,7 @@ A run of Coterie: {strategy} batches of {batch_size}, {num_rounds} rounds. To go
 | path | what it is |
 |---|---|
 | `config.yaml` | the resolved configuration |
+| `data.json` | hashes of what the shards held when it began |
 | `index/` | where every pair lies in the tar shards |
 | `encoder/` | what the encoder needs beside its weights: the tokenizer |
 | `schedules/round-*/` | `batches.npy`, pair ids by batch; `manifest.json` says how they came about |
@@ -73,7 +74,7 @@ def _do_rounds(
 ) -> None:
     # These take seconds, for which a mistake, or a run with nothing to do, should not have to wait.
     from launcher.placement import check_resources
-    from launcher.preparing import prepare
+    from launcher.preparing import keep_data, prepare
     from launcher.ray_cluster import ray_cluster
     from launcher.rounds import run_rounds
     from launcher.run_state import Run
@@ -83,6 +84,7 @@ def _do_rounds(
     with noting_end(run.logs), run.progress:
         prepare(run, shards, num_workers=usable_cpus())
         run_dir.keep(config)
+        keep_data(run)
         _explain(config, run_dir, "Not finished yet; `coterie status` says how far it is.")
         say(_describe_start(run))
         with ray_cluster(config.ray, run.logs):

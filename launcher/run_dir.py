@@ -33,6 +33,7 @@ class RunDir:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.config = self.root / "config.yaml"
+        self.data = self.root / "data.json"
         self.owner = self.root / _OWNER
         self.encoder = self.root / "encoder"
         self.schedules = self.root / "schedules"
