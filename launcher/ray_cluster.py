@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,11 +104,6 @@ def _wait_for_nodes(num_nodes: int, timeout_s: float) -> None:
 
 def _prepare_environment() -> None:
     """Settings that every process of the run must see; workers inherit them."""
-    tools = str(
-        Path(sys.executable).parent
-    )  # DeepSpeed builds an op at first start and looks for ninja
-    if tools not in os.environ["PATH"].split(os.pathsep):
-        os.environ["PATH"] = tools + os.pathsep + os.environ["PATH"]
     for name, value in RAY_VARIABLES.items():
         os.environ.setdefault(name, value)
 
