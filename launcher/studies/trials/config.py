@@ -54,8 +54,8 @@ class StudyConfig(Settings):
     """Budgets of seconds, as shares of what the reference needs for its epochs. For each of them every other arm is
     trained once more, as long as fits, selection counted, with a learning rate that falls over just that time."""
 
-    split: Literal["heldout", "validation"] = "heldout"
-    """Where arms are compared. Settings are chosen on `validation`; `heldout` is for what was chosen."""
+    split: Literal["heldout", "validation", "corrupted"] = "heldout"
+    """Where arms are compared. Settings are chosen on `validation`, and what was chosen is judged on the others."""
 
     metric: Metric = "u_to_v/mrr"
     """Score of `metrics/rounds.jsonl`."""
@@ -112,12 +112,22 @@ def load_study(
     study = validate(StudyConfig, {**values, **(changes or {})}, source=str(path))
     settings = {**study.settings, **dict(map(parse_override, overrides))}
     study = study.model_copy(update={"settings": settings})
-    if study.split == "validation" and not trial_config(study, {}).data.validation:
-        raise ConfigError(
-            f"{path}: arms are compared on the validation split, but there is none; "
-            "set data.validation in its settings"
-        )
+    _check_split(study, path)
     return study
+
+
+def _check_split(study: StudyConfig, path: Path) -> None:
+    """Whether arms can be compared where they are to be."""
+    if not getattr(trial_config(study, {}).data, study.split):
+        raise ConfigError(
+            f"{path}: arms are compared on the {study.split} split, but there is none; "
+            f"set data.{study.split} in its settings"
+        )
+    if study.split == "corrupted" and not study.metric.endswith("/recall_at_1"):
+        raise ConfigError(
+            f"{path}: metric is {study.metric}, but corrupted images are judged by u_to_v/recall_at_1 and "
+            "v_to_u/recall_at_1; take one of them"
+        )
 
 
 def _run_and_random(run: RunConfig) -> dict[str, Overrides]:

@@ -72,6 +72,7 @@ def write_run(config, scores, step_s=0.1, start_s=5.0, selection_s=2.0, steps_pe
                 "time": now,
                 "u_to_v/mrr": score,
                 "validation/u_to_v/mrr": score / 2,
+                "corrupted/u_to_v/recall_at_1": score / 4,
             }
         )
     for name, rows in (("stages", stages), ("train", lines), ("rounds", rounds)):

@@ -96,6 +96,11 @@ def test_mistakes_in_arms_are_named(make_study, fields, message):
             {"split": "validation", "settings": {"data.validation": None}},
             "compared on the validation split, but there is none",
         ),
+        ({"split": "corrupted"}, "compared on the corrupted split, but there is none"),
+        (
+            {"split": "corrupted", "settings": {"data.corrupted": "c"}},
+            r"metric is u_to_v/mrr, but corrupted images are judged by u_to_v/recall_at_1",
+        ),
     ],
 )
 def test_mistakes_in_a_study_are_named(make_study, fields, message):

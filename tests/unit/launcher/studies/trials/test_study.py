@@ -137,6 +137,13 @@ def test_trials_of_another_configuration_are_refused(study, done, make_study):
         run_study(changed, silent)
 
 
+def test_corrupted_images_are_compared_by_recall(study, done):
+    settings = {**study.settings, "data.corrupted": "c", "data.heldout": "h"}
+    update = {"split": "corrupted", "metric": "u_to_v/recall_at_1", "settings": settings}
+    run_study(study.model_copy(update=update), silent)
+    assert results(study)["trials"][0]["scores"] == [score / 4 for score in SCORES["random"]]
+
+
 def test_the_validation_split_is_compared_where_it_is_asked_for(study, done):
     run_study(study.model_copy(update={"split": "validation"}), silent)
     assert results(study)["trials"][0]["scores"] == [score / 2 for score in SCORES["random"]]
