@@ -1,6 +1,6 @@
 """What the facts about a machine mean for a run: pure functions, a finding each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,13 +29,13 @@ class Finding:
 
 
 def judge_compiler(compiler: str | None, ninja: str | None) -> Finding:
-    """DeepSpeed builds an operator of its own at the first start."""
+    """DeepSpeed can build operators of its own; `trainer/engine.py` lets it build none."""
     missing = [
         name for name, path in (("C++ compiler", compiler), ("ninja", ninja)) if path is None
     ]
     if missing:
-        text = f"no {' and no '.join(missing)}, which DeepSpeed needs for its optimizer"
-        return Finding("compiler", "problem", f"{text}; install g++ and `pip install ninja`")
+        text = f"no {' and no '.join(missing)}; only needed to build DeepSpeed's own operators"
+        return Finding("compiler", "ok", f"{text}, which Coterie does not use")
     return Finding("compiler", "ok", f"{compiler}, {ninja}")
 
 
@@ -72,13 +72,18 @@ def judge_torch(version: str | None, cuda: str | None, driver_cuda: str | None) 
     return Finding("torch", "ok", f"{version} for CUDA {cuda}, the driver serves {driver_cuda}")
 
 
-def judge_gpus(names: list[str], wanted: bool) -> Finding:
-    """Args: GPUs of this machine, and whether the configuration trains on some."""
+def judge_gpus(names: Sequence[str], wanted: Sequence[str], error: str = "") -> Finding:
+    """Args: GPUs of this machine, the settings that ask for some, and why a driver that is here shows none."""
+    if error:
+        advice = "reload the driver, or uninstall it where there is no GPU"
+        return Finding("gpus", "problem", f"nvidia-smi fails: {error}; {advice}")
     if names:
         return Finding("gpus", "ok", f"{len(names)}: {', '.join(dict.fromkeys(names))}")
     if wanted:
         return Finding(
-            "gpus", "warning", "none here, but train.use_gpu is set; fine on a login node only"
+            "gpus",
+            "warning",
+            f"none here, but asked for by {' and '.join(wanted)}; fine on a login node only",
         )
     return Finding("gpus", "ok", "none, and none is asked for")
 
@@ -137,6 +142,12 @@ def judge_slurm(missing: list[str], answer: str | None, error: str) -> Finding:
 
 def judge_ray_address(address: str | None, has_answered: bool) -> Finding:
     """RAY_ADDRESS, or that of the configuration."""
+    if address and "://" in address:
+        return Finding(
+            "ray address", "problem",
+            f"{address} is not the address of the cluster itself; give host:6379, or hand the command to "
+            "`ray job submit`",
+        )  # fmt: skip
     if address and not has_answered:
         return Finding(
             "ray address", "problem",
@@ -154,7 +165,8 @@ def judge_token(path: str, permissions: int | None, is_wanted: bool) -> Finding:
             )
         return Finding("ray token", "ok", "none, and none is asked for")
     if permissions & 0o077:
-        return Finding("ray token", "problem", f"others may read {path}; `chmod 600 {path}`")
+        level = "problem" if is_wanted else "warning"
+        return Finding("ray token", level, f"others may read {path}; `chmod 600 {path}`")
     return Finding("ray token", "ok", f"{path}, for your eyes only")
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from launcher.cpus import usable_cpus
 from launcher.doctor import judging
 from launcher.doctor.judging import Finding
 from launcher.network import answers, first_ephemeral_port, is_plain, listening_ports
+from launcher.slurm import gpu_settings
 from launcher.versions import installed_version
 
 _TIMEOUT_S = 3
@@ -31,20 +33,20 @@ def examine(config: RunConfig | None) -> list[Finding]:
         config: of the run that is meant; None checks for a small one in the working directory.
     """
     ray = config.ray if config else RayConfig()
-    driver_cuda, gpus = _driver()
+    driver_cuda, gpus, driver_error = _driver()
     folder = _nearest_folder(config.run_dir if config else Path.cwd())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     address = ray.address or os.environ.get("RAY_ADDRESS")
     # ninja comes with the packages, whose commands need not be on the PATH
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return [
-        judging.judge_compiler(shutil.which(os.environ.get("CXX", "c++")), shutil.which("ninja", path=path)),
+        judging.judge_compiler(_compiler(), shutil.which("ninja", path=path)),
         judging.judge_faiss({name: found for name in _FAISS if (found := installed_version(name))}),
         judging.judge_torch(installed_version("torch"), _torch_cuda(), driver_cuda),
-        judging.judge_gpus(gpus, bool(config and config.train.use_gpu)),
+        judging.judge_gpus(gpus, gpu_settings(config) if config else [], driver_error),
         judging.judge_shared_memory(shutil.disk_usage("/dev/shm").free, ray.object_store_bytes),
         judging.judge_ports(listening_ports(), first_ephemeral_port()),
-        judging.judge_temp_dir(os.environ.get("RAY_TMPDIR", "/tmp/ray")),
+        judging.judge_temp_dir(_ray_temp_dir()),
         judging.judge_open_files(soft, hard),
         judging.judge_slurm(*_slurm()),
         judging.judge_ray_address(address, bool(address and (not is_plain(address) or answers(address)))),
@@ -53,6 +55,18 @@ def examine(config: RunConfig | None) -> list[Finding]:
         judging.judge_disk(str(folder), shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
         judging.judge_clock(_clock_skew_s(folder)),
     ]  # fmt: skip
+
+
+def _compiler() -> str | None:
+    """The command of CXX, which may have words behind it or a cache in front: `ccache g++`."""
+    words = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    return shutil.which(words[0])
+
+
+def _ray_temp_dir() -> str:
+    """As `ray._common.utils` chooses it, which takes seconds to import."""
+    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    return str(Path(folder) / "ray")
 
 
 def _torch_cuda() -> str | None:
@@ -65,13 +79,19 @@ def _torch_cuda() -> str | None:
     return found[1] if found else None
 
 
-def _driver() -> tuple[str | None, list[str]]:
-    """The newest CUDA that the driver serves, and the names of the GPUs."""
-    said = _output("nvidia-smi", timeout_s=_DRIVER_TIMEOUT_S)[0]
-    found = re.search(r"CUDA Version: ([\d.]+)", said or "")
+def _driver() -> tuple[str | None, list[str], str]:
+    """The newest CUDA that the driver serves, the names of the GPUs, and why a driver that is here does not say."""
+    if not shutil.which("nvidia-smi"):
+        return None, [], ""
+    said, error = _output("nvidia-smi", timeout_s=_DRIVER_TIMEOUT_S)
+    if said is None:
+        return None, [], error or "no reason given"
+    found = re.search(r"CUDA Version: ([\d.]+)", said)
     query = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    names = _output(*query, timeout_s=_DRIVER_TIMEOUT_S)[0] if said else None
-    return (found[1] if found else None), (names or "").splitlines()
+    names, error = _output(*query, timeout_s=_DRIVER_TIMEOUT_S)
+    if names is None:
+        return None, [], error or "no reason given"
+    return (found[1] if found else None), names.splitlines(), ""
 
 
 def _slurm() -> tuple[list[str], str | None, str]:
@@ -111,4 +131,6 @@ def _output(*command: str, timeout_s: float = _TIMEOUT_S) -> tuple[str | None, s
         )
     except subprocess.TimeoutExpired:
         return None, f"no answer within {timeout_s:g} s"
-    return (None if result.returncode else result.stdout), " ".join(result.stderr.split())
+    # nvidia-smi says on stdout why it fails
+    said = result.stderr or (result.stdout if result.returncode else "")
+    return (None if result.returncode else result.stdout), " ".join(said.split())

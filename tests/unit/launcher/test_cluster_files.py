@@ -66,6 +66,16 @@ def test_ray_up_on_aws():
         assert any("RAY_AUTH_MODE=token ray start" in each for each in commands)
 
 
+def test_what_git_ignores_stays_at_home():
+    text = (FOLDER / "aws.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert config["rsync_filter"] == [".gitignore"]
+    assert config["file_mounts"]["~/coterie"] == "."  # where that file lies
+    ignored = Path(".gitignore").read_text().splitlines()
+    assert {".venv/", "/data/", "/runs/", "/studies/"} <= set(ignored)
+    assert "chmod 600 ~/.ray/auth_token" in text
+
+
 JOB_FIELDS = {
     "entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "submissionMode",
     "rayClusterSpec",

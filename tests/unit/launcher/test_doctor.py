@@ -2,10 +2,12 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from launcher.doctor import judging
+from launcher.config import load_config
+from launcher.doctor import judging, probes
 from launcher.network import HEAD_PORTS
 
 GIB = 2**30
@@ -15,7 +17,7 @@ GIB = 2**30
     ("finding", "level", "text"),
     [
         (judging.judge_compiler("/usr/bin/c++", "/usr/bin/ninja"), "ok", "c++"),
-        (judging.judge_compiler(None, None), "problem", "no C++ compiler and no ninja"),
+        (judging.judge_compiler(None, None), "ok", "no C++ compiler and no ninja; only needed"),
         (judging.judge_faiss({}), "problem", "pip install -e '.[cpu]'"),
         (judging.judge_faiss({"faiss-cpu": "1.15.1"}), "ok", "faiss-cpu 1.15.1"),
         (judging.judge_faiss({"faiss-cpu": "1", "faiss-gpu": "1"}), "problem", "overwrite"),
@@ -24,9 +26,11 @@ GIB = 2**30
         (judging.judge_torch("2.13.0+cpu", None, "12.4"), "problem", "built for CPUs"),
         (judging.judge_torch("2.13.0", "13.0", "12.4"), "problem", "the driver serves 12.4"),
         (judging.judge_torch("2.13.0", "12.8", "12.4"), "ok", "CUDA 12.8"),
-        (judging.judge_gpus([], wanted=True), "warning", "train.use_gpu"),
-        (judging.judge_gpus([], wanted=False), "ok", "none"),
-        (judging.judge_gpus(["H100", "H100"], wanted=True), "ok", "2: H100"),
+        (judging.judge_gpus([], wanted=["train.use_gpu"]), "warning", "train.use_gpu"),
+        (judging.judge_gpus([], wanted=["selection.a"]), "warning", "asked for by selection.a;"),
+        (judging.judge_gpus([], wanted=[]), "ok", "none"),
+        (judging.judge_gpus(["H100", "H100"], wanted=["train.use_gpu"]), "ok", "2: H100"),
+        (judging.judge_gpus([], wanted=[], error="no driver"), "problem", "fails: no driver;"),
         (judging.judge_shared_memory(GIB, 2 * GIB), "problem", "--shm-size"),
         (judging.judge_shared_memory(2 * GIB, GIB), "ok", "2.0 GiB free"),
         (judging.judge_ports(set(), 32768), "ok", "250 in a row"),
@@ -43,9 +47,11 @@ GIB = 2**30
         (judging.judge_ray_address(None, False), "ok", "none"),
         (judging.judge_ray_address("a:1", False), "problem", "unset RAY_ADDRESS"),
         (judging.judge_ray_address("a:1", True), "ok", "a:1"),
+        (judging.judge_ray_address("ray://a:1", True), "problem", "host:6379"),
         (judging.judge_token("t", None, False), "ok", "none"),
         (judging.judge_token("t", None, True), "problem", "there is no t"),
-        (judging.judge_token("t", 0o640, False), "problem", "chmod 600 t"),
+        (judging.judge_token("t", 0o640, True), "problem", "chmod 600 t"),
+        (judging.judge_token("t", 0o640, False), "warning", "chmod 600 t"),
         (judging.judge_token("t", 0o600, True), "ok", "t"),
         (judging.judge_threads("64", 2), "warning", "64"),
         (judging.judge_threads(None, 2), "ok", "not set"),
@@ -67,6 +73,56 @@ def test_some_ports_in_use_are_passed_over():
     assert judging.judge_ports(used, 32768).level == "ok"
 
 
+@pytest.mark.parametrize(
+    ("environ", "path"),
+    [
+        ({}, "/tmp/ray"),
+        ({"TMPDIR": "/scratch"}, "/scratch/ray"),
+        ({"TMPDIR": "/scratch", "RAY_TMPDIR": "/local"}, "/local/ray"),
+    ],
+)
+def test_the_temp_dir_is_rays(environ, path, monkeypatch):
+    from ray._common.utils import get_default_ray_temp_dir
+
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert probes._ray_temp_dir() == get_default_ray_temp_dir() == path
+
+
+def command(folder, name, text):
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("value", [None, "", "ccache g++", "ccache"])
+def test_a_compiler_may_be_several_words(value, tmp_path, monkeypatch):
+    for name in ("ccache", "c++"):
+        command(tmp_path, name, "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CXX", value)
+    assert probes._compiler() == str(tmp_path / ("ccache" if value else "c++"))
+
+
+def test_a_driver_that_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert probes._driver() == (None, [], "")
+    command(tmp_path, "nvidia-smi", "echo 'NVIDIA-SMI has failed'; exit 9")
+    assert probes._driver() == (None, [], "NVIDIA-SMI has failed")
+    command(tmp_path, "nvidia-smi", "[ $# = 0 ] && echo 'CUDA Version: 12.4' || echo H100")
+    assert probes._driver() == ("12.4", ["H100"], "")
+
+
+def test_gpus_that_are_not_for_ranks_are_asked_for_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = load_config(Path("configs/quickstart.yaml"), ["selection.embed.gpus_per_worker=1"])
+    (found,) = (each for each in probes.examine(config) if each.name == "gpus")
+    assert (found.level, "selection.embed.gpus_per_worker" in found.text) == ("warning", True)
+
+
 def doctor(**environ):
     start = time.monotonic()
     result = subprocess.run(
@@ -84,7 +140,8 @@ def test_this_machine(tmp_path):
     token = tmp_path / "token"
     token.write_text("secret")
     token.chmod(0o644)
-    result = doctor(RAY_AUTH_TOKEN_PATH=str(token), RAY_ADDRESS="127.0.0.1:1", RAY_TMPDIR="/t" * 40)
+    ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": "/t" * 40}
+    result = doctor(**ray, RAY_ADDRESS="127.0.0.1:1")
     assert result.returncode == 1
     levels = {line[9:23].strip(): line.split()[0] for line in result.stdout.splitlines()}
     assert levels["compiler"] == levels["faiss"] == levels["disk"] == "ok"
