@@ -109,10 +109,11 @@ def find_error(logs: list[Path]) -> str | None:
 
 
 def read_end(path: Path, num_bytes: int) -> tuple[bytes, int]:
-    """The end of a file, from the beginning of a line on, and the place in the file behind it."""
+    """The end of a file, from the beginning of a line on if one begins there, and the place in the file behind it."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - num_bytes))
-        if size > num_bytes:
-            file.readline()
-        return file.read(), file.tell()
+        data, end = file.read(), file.tell()
+    if size > num_bytes and (found := re.search(rb"\r?\n|\r", data)):  # progress bars know \r alone
+        data = data[found.end() :]
+    return data, end

@@ -66,7 +66,8 @@ def _why_nothing(seen: Observation) -> str:
 
 
 def _cancel_job(job: SlurmJob, at_once: bool, save_s: float) -> str:
-    if at_once or job.is_waiting or not job.attempts:
+    # while nodes are made ready nobody looks for a stop file; a folder is that of the start before
+    if at_once or job.is_waiting or job.state == "CONFIGURING" or not job.attempts:
         scancel(job)
         return f"job {job.job_id}: was {job.state}, cancelled"
     try:

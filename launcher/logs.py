@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.attempts import Attempt, find_error, last_error, read_attempts, read_end
 from launcher.run_dir import RunDir
 from launcher.slurm_jobs import read_jobs
+from launcher.status.standing import newest_without_attempt
 from selection.errors import ConfigError
 
 _POLL_S = 0.5
@@ -166,8 +167,11 @@ def _attempt(run_dir: RunDir, number: int | None) -> Attempt | None:
 
 
 def _error(run_dir: RunDir, number: int | None) -> str | None:
-    """What went wrong in one attempt, or last of all."""
+    """What went wrong in one attempt, or last of all, which may be a job in which the run has not begun."""
     attempts = read_attempts(run_dir)
+    job = newest_without_attempt(read_jobs(run_dir), attempts) if number is None else None
+    if job and job.log.is_file() and (error := find_error([job.log])):
+        return error
     if found := last_error([each for each in attempts if number in (None, each.number)]):
         return "attempt {}: {}".format(*found)
-    return find_error(_newest_job_logs(run_dir))
+    return find_error(_newest_job_logs(run_dir)) if number is None else None

@@ -1,6 +1,6 @@
 """The SLURM jobs of a run: their numbers from the run directory, their states from SLURM where it is at hand."""
 
-import getpass
+import os
 import re
 import shutil
 import subprocess
@@ -120,7 +120,7 @@ def _squeue(jobs: Sequence[SlurmJob]) -> dict[int, SlurmJob]:
 
 
 def _sacct(jobs: Sequence[SlurmJob]) -> dict[int, SlurmJob]:
-    user = f"--user={getpass.getuser()}"
+    user = f"--user={os.getuid()}"  # a number need not have a name here
     fields = "--format=JobIDRaw,State,NodeList"
     lines = _lines("sacct", "-X", "--noheader", "--parsable2", user, _numbers(jobs), fields)
     said = dict(line.split("|", 1) for line in lines)

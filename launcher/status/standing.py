@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from launcher.attempts import find_error, last_error
+from launcher.attempts import Attempt, find_error, last_error
 from launcher.record import SELECTION_STAGES, Record
 from launcher.slurm_jobs import SlurmJob
 from launcher.status.reading import Observation, Owner, Stage
@@ -103,7 +103,7 @@ def find_standing(seen: Observation) -> Standing:
 
 def _last_error(seen: Observation) -> tuple[int, str] | None:
     """Number of an attempt, 0 for a job in which the run has not begun, and what went wrong there."""
-    job = newest_without_attempt(seen)
+    job = newest_without_attempt(seen.jobs, seen.attempts)
     if job and job.log.is_file() and (error := find_error([job.log])):
         return 0, error
     return last_error(seen.attempts)
@@ -120,17 +120,18 @@ def decide_state(seen: Observation) -> tuple[str, str]:
             return "running", f"job {job.job_id} is {job.state}, and the run has yet to begin in it"
         if job.is_waiting:
             return "queued", f"job {job.job_id} is {job.state}: {job.reason or 'no reason given'}"
-    if job := newest_without_attempt(seen):
-        return _after_job(job)
+    if job := newest_without_attempt(seen.jobs, seen.attempts):
+        return _after_job(job, seen)
     return _after_attempt(seen) if seen.attempts else ("not begun", "")
 
 
-def newest_without_attempt(seen: Observation) -> SlurmJob | None:
+def newest_without_attempt(
+    jobs: Sequence[SlurmJob], attempts: Sequence[Attempt]
+) -> SlurmJob | None:
     """The newest job, where the run has not begun in it: there is no attempt since it was submitted."""
-    if not seen.jobs:
+    if not jobs:
         return None
-    job = seen.jobs[-1]
-    return None if seen.attempts and seen.attempts[-1].began >= job.submitted else job
+    return None if attempts and attempts[-1].began >= jobs[-1].submitted else jobs[-1]
 
 
 def _after_attempt(seen: Observation) -> tuple[str, str]:
@@ -147,13 +148,16 @@ def _after_attempt(seen: Observation) -> tuple[str, str]:
     return "failed", "its process ended without a word: it was killed, or its machine went down"
 
 
-def _after_job(job: SlurmJob) -> tuple[str, str]:
+def _after_job(job: SlurmJob, seen: Observation) -> tuple[str, str]:
     """When the run has not begun in it."""
     if job.state == "CANCELLED":
         return "stopped", f"job {job.job_id} is CANCELLED"
     if job.state:
         return "failed", f"job {job.job_id} is {job.state} before the run began"
-    return "not begun", f"job {job.job_id} was submitted, and SLURM does not say more here"
+    if job.log.is_file() and find_error([job.log]):
+        return "failed", f"job {job.job_id} went wrong before the run began"
+    state, _ = _after_attempt(seen) if seen.attempts else ("not begun", "")
+    return state, f"job {job.job_id} was submitted, and SLURM does not say more here"
 
 
 def _stage(seen: Observation) -> Stage:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from launcher.attempts import find_error, last_error, noting_end, read_attempts
+from launcher.attempts import find_error, last_error, noting_end, read_attempts, read_end
 from launcher.run_dir import RunDir
 from launcher.stopping import Stopped
 from selection.errors import JobError
@@ -64,6 +64,22 @@ def test_the_last_line_that_says_what_went_wrong(tmp_path, text, found):
     path = tmp_path / "rank-0.log"
     path.write_text(text)
     assert find_error([path]) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (b"one\ntwo\nthree\n", b"three\n"),
+        (b"10%|x| \r20%|x| \r30%|x| ", b"30%|x| "),
+        (b"x\r\n1234567\r\nab", b"ab"),
+        (b"a line that is longer than the window", b"he window"),
+        (b"short\n", b"short\n"),
+    ],
+)
+def test_the_end_of_a_file_begins_with_a_line_or_bar_where_one_begins(tmp_path, data, end):
+    path = tmp_path / "rank-0.log"
+    path.write_bytes(data)
+    assert read_end(path, 9) == (end, len(data))
 
 
 def test_the_newest_error_counts_and_a_stop_is_none(run_dir):

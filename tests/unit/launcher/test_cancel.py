@@ -98,6 +98,15 @@ def slurm(folder, monkeypatch, line):
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
+def test_a_job_whose_nodes_are_made_ready_again_reads_no_stop_file(tmp_path, monkeypatch):
+    folder = tmp_path / "run" / "logs" / "submit-001"
+    (folder / "job-7.0").mkdir(parents=True)  # of the start before
+    slurm(tmp_path, monkeypatch, f"7|CONFIGURING|me|n1|None|{folder / SCRIPT}")
+    assert cancel(tmp_path / "run") == ["job 7: was CONFIGURING, cancelled"]
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert not list(folder.rglob("stop"))
+
+
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_only_a_job_with_our_script_is_ended(tmp_path, monkeypatch, is_ours):
     folder = tmp_path / "run" / "logs" / "submit-001"

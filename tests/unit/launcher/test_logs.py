@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -45,6 +46,29 @@ def test_the_error_comes_first_then_the_newest_attempt(run, capsys):
     assert "attempt 1 rank" not in text
     assert "cluster: 1,200 of 4,000 pairs" in text
     assert text.count("==> ") == 4
+
+
+@pytest.fixture
+def job_error(run):
+    """The newest job failed after all attempts; its script was written then."""
+    submit = run / "logs" / "submit-001"
+    (submit / "slurm-7.out").write_text("coterie: slurm.setup: no such module\n")
+    later_s = time.time() + 60
+    (submit / "job.sbatch").touch()
+    os.utime(submit / "job.sbatch", (later_s, later_s))
+
+
+@pytest.mark.usefixtures("job_error")
+def test_a_job_in_which_the_run_has_not_begun_went_wrong_last(run, capsys):
+    assert shown(capsys, run).startswith("last error: slurm.setup: no such module\n")
+
+
+@pytest.mark.usefixtures("job_error")
+def test_an_attempt_has_no_error_of_a_job(run, capsys):
+    assert shown(capsys, run, "--attempt", 1).startswith("last error: attempt 1: no more disk\n")
+    end = {"outcome": "finished", "error": None, "time": 1.0}
+    (run / "logs" / "attempt-002" / "end.json").write_text(json.dumps(end))
+    assert "last error" not in shown(capsys, run, "--attempt", 2)
 
 
 def test_half_a_line_of_progress_is_shown_when_it_is_whole(run, capsys):

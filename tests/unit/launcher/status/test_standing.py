@@ -225,6 +225,45 @@ def test_a_job_that_failed_before_the_run_went_on_in_it(make_run, monkeypatch):
     assert standing(root).state == "stopped"
 
 
+@pytest.mark.parametrize(
+    ("outcome", "said", "state"),
+    [
+        ("stopped", "", "stopped"),
+        ("failed", "", "failed"),
+        ("stopped", "coterie: slurm.setup: no such module\n", "failed"),
+    ],
+)
+def test_a_newer_job_that_slurm_does_not_know(make_run, monkeypatch, outcome, said, state):
+    root = make_run(num_finished=1)
+    end(root, outcome)
+    folder = submitted(root, 7)
+    (folder / SCRIPT).touch()
+    os.utime(folder / SCRIPT, (time.time() + 60, time.time() + 60))
+    (folder / "slurm-7.out").write_text(said)
+    monkeypatch.setenv("PATH", str(root))
+    found = standing(root)
+    assert (found.state, "job 7" in found.why) == (state, True)
+
+
+def test_a_user_without_a_name(tmp_path, monkeypatch):
+    """As in a container; sacct takes numbers."""
+    submitted(tmp_path, 7)
+    (tmp_path / "sacct").write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho "7|FAILED|n1"\n'
+    )
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert standing(tmp_path).state == "failed"
+    assert f"--user={os.getuid()}" in (tmp_path / "asked").read_text()
+
+
 def test_no_slurm_is_no_error(tmp_path, monkeypatch):
     submitted(tmp_path, 7)
     monkeypatch.setenv("PATH", str(tmp_path))
