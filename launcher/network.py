@@ -11,6 +11,9 @@ from pathlib import Path
 
 from selection.errors import JobError
 
+FIRST_PORT = 1024
+"""The lowest port that is not root's."""
+
 HEAD_PORTS = 1000
 """Ports just below the ephemeral ones, among which the batch script finds that of the head."""
 
@@ -18,6 +21,7 @@ BLOCK_PORTS = 250
 """Ports of one Ray node: some with names, the others for its workers."""
 
 _BLOCKS_BELOW = 20_000
+_USUAL_FIRST_EPHEMERAL = 32768
 _LISTEN = "0A"  # as /proc/net/tcp spells it
 
 
@@ -31,10 +35,17 @@ def choose_block(job_id: int, node: int, first_ephemeral: int, used: set[int]) -
         used: ports that somebody listens on.
 
     Raises:
-        JobError: no block is free.
+        JobError: no block is free, or there is no place for one.
     """
     stop = first_ephemeral - HEAD_PORTS
-    starts = range(max(1024, first_ephemeral - _BLOCKS_BELOW), stop - BLOCK_PORTS + 1, BLOCK_PORTS)
+    lowest = max(FIRST_PORT, first_ephemeral - _BLOCKS_BELOW)
+    starts = range(lowest, stop - BLOCK_PORTS + 1, BLOCK_PORTS)
+    begins = f"net.ipv4.ip_local_port_range begins at {first_ephemeral} on {socket.gethostname()}"
+    if not starts:
+        raise JobError(
+            f"ports: {begins}, but Ray needs {HEAD_PORTS + BLOCK_PORTS} ports between {FIRST_PORT} and there; ask its "
+            f"operator to let it begin at {_USUAL_FIRST_EPHEMERAL}, as Linux does, or take other nodes"
+        )
     for attempt in range(len(starts)):
         # A job that comes after another begins some blocks later, a node next to the one before it.
         start = starts[(job_id * 7 + node + attempt) % len(starts)]
@@ -42,7 +53,7 @@ def choose_block(job_id: int, node: int, first_ephemeral: int, used: set[int]) -
         if used.isdisjoint(block):
             return block
     raise JobError(
-        f"ports: no {BLOCK_PORTS} ports in a row are free below {stop} on {socket.gethostname()}; "
+        f"ports: no {BLOCK_PORTS} ports in a row are free from {lowest} to {stop}, as {begins}; "
         "ask for whole nodes (slurm.extra_args: [--exclusive])"
     )
 

@@ -6,6 +6,7 @@ which every node sees, and hands the script to sbatch: what the YAML file says l
 waits.
 """
 
+import math
 import re
 import shlex
 import shutil
@@ -19,8 +20,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from launcher.config import RunConfig, save_config
-from launcher.network import HEAD_PORTS
+from launcher.network import FIRST_PORT, HEAD_PORTS
+from launcher.plan.hardware import resources
 from launcher.run_dir import RunDir
+from launcher.slurm_config import SlurmConfig, is_one_line, time_limit_s
 from launcher.stopping import EXIT_STOPPED
 from selection.artifacts import atomic_file
 from selection.errors import ConfigError, JobError
@@ -64,26 +67,50 @@ def plan_job(config: RunConfig) -> Job:
     """The job that `submit` would submit now.
 
     Raises:
-        ConfigError: what is asked of SLURM cannot hold the run.
+        ConfigError: what is asked of SLURM cannot hold the run, or a path has what SLURM or a container misreads.
     """
+    working_dir = Path.cwd()
+    _check_path("working directory", working_dir, config)
     check_request(config)
     logs = RunDir(config.run_dir).root / "logs"
     number = 1 + max((int(p.name.split("-")[1]) for p in logs.glob("submit-*")), default=0)
     python = config.slurm.python or sys.executable
-    return Job(config, logs / f"submit-{number:03d}", Path.cwd(), python)
+    return Job(config, logs / f"submit-{number:03d}", working_dir, python)
 
 
 def check_request(config: RunConfig) -> None:
     """Refuse what would fail only on the nodes.
 
     Raises:
-        ConfigError: the ranks do not fit the nodes that are asked for, or SLURM cannot write into the run directory.
+        ConfigError: the ranks do not fit the nodes that are asked for, SLURM cannot write into the run directory, the
+            time is over before it begins, or nobody knows the container's Python.
     """
-    slurm, train = config.slurm, config.train
-    if "\\" in str(RunDir(config.run_dir).root):
+    slurm = config.slurm
+    root = RunDir(config.run_dir).root
+    if "\\" in str(root):
         raise ConfigError(
             f"run_dir: {config.run_dir} has a backslash, which SLURM drops from the path of a log; rename it"
         )
+    _check_path("run_dir", root, config)
+    _check_time(slurm)
+    if slurm.container and not slurm.python:
+        raise ConfigError(
+            f"slurm.python: is not set, and {sys.executable}, which runs this command, need not be in the image "
+            f"{slurm.container.image}; set it to the path of Python there"
+        )
+    _check_cpus(config)
+    if config.ray.address:
+        raise ConfigError(
+            f"ray.address: is {config.ray.address}, but a job starts a Ray of its own; set it to null, or use `coterie "
+            "run` for that cluster"
+        )
+    if not any("gpu" in option or "gres" in option for option in slurm.extra_args):
+        _check_gpus(config)
+
+
+def _check_cpus(config: RunConfig) -> None:
+    """Refuse nodes that do not hold the ranks, where their CPUs are named."""
+    slurm, train = config.slurm, config.train
     if slurm.cpus_per_node:
         fitting = int(slurm.cpus_per_node / train.cpus_per_rank) * (slurm.nodes - 1)
         beside = config.selection.cpus_beside_ranks  # on one node
@@ -94,17 +121,53 @@ def check_request(config: RunConfig) -> None:
                 f"{train.cpus_per_rank:g} CPUs{f' beside {beside:g} for selection' if beside else ''}, but "
                 f"train.num_ranks is {train.num_ranks}; ask for more, or lower it"
             )
-    if config.ray.address:
+
+
+def _check_path(name: str, path: Path, config: RunConfig) -> None:
+    """Refuse what would end a line of the script or, where a container mounts the path, the path itself."""
+    if not is_one_line(str(path)):
         raise ConfigError(
-            f"ray.address: is {config.ray.address}, but a job starts a Ray of its own; set it to null, or use `coterie "
-            "run` for that cluster"
+            f"{name}: {str(path)!r} has a line break or another control character, which would end a line of the job's "
+            "script; rename it"
         )
-    asks_otherwise = any("gpu" in option or "gres" in option for option in slurm.extra_args)
-    num_gpus = slurm.nodes * (slurm.gpus_per_node or 0)
-    if train.use_gpu and train.num_ranks > num_gpus and not asks_otherwise:
+    if config.slurm.container and (found := re.search("[,:]", str(path))):
+        raise ConfigError(
+            f"{name}: {path} has a {found[0]!r}, at which slurm.container would cut the path that it mounts; rename it"
+        )
+
+
+def _check_time(slurm: SlurmConfig) -> None:
+    """A job that is told to stop as soon as it begins would put itself into the queue again and again."""
+    limit_s = time_limit_s(slurm.time) if slurm.time else None
+    if limit_s is not None and limit_s <= slurm.stop_before_end_s:
+        raise ConfigError(
+            f"slurm.time: is {slurm.time}, which is {limit_s} s, but slurm.stop_before_end_s is "
+            f"{slurm.stop_before_end_s}, so the run would have to stop at once; ask for more time, or lower the latter"
+        )
+
+
+def gpu_settings(config: RunConfig) -> list[str]:
+    """The settings by which something of a run computes on GPUs; empty: nothing does."""
+    asks = {
+        "train.use_gpu": config.train.use_gpu,
+        "selection.embed.gpus_per_worker": config.selection.embed.gpus_per_worker,
+        "selection.spectral.device": config.selection.gpus_to_select,
+    }
+    return [field for field, asked in asks.items() if asked]
+
+
+def _check_gpus(config: RunConfig) -> None:
+    """Refuse a job with fewer GPUs than there are ranks, or with none where something else wants one."""
+    train = config.train
+    num_gpus = config.slurm.nodes * (config.slurm.gpus_per_node or 0)
+    if train.use_gpu and train.num_ranks > num_gpus:
         raise ConfigError(
             f"slurm.gpus_per_node: the job has {num_gpus} GPUs, but train.num_ranks is {train.num_ranks} with one "
             "GPU each; ask for more, or lower it"
+        )
+    if not num_gpus and (fields := gpu_settings(config)):
+        raise ConfigError(
+            f"slurm.gpus_per_node: is not set, but {' and '.join(fields)} asks for GPUs; set it, or lower the latter"
         )
 
 
@@ -126,6 +189,7 @@ def render(job: Job) -> str:
         options=_options(job),
         folder=job.folder,
         python=job.python,
+        first_port=FIRST_PORT,
         head_ports=HEAD_PORTS,
         exit_stopped=EXIT_STOPPED,
         jobs=JOBS,
@@ -151,7 +215,7 @@ def _options(job: Job) -> Iterable[str]:
         "qos": slurm.qos,
         "time": slurm.time,
         "nodes": slurm.nodes,
-        "cpus-per-task": slurm.cpus_per_node,
+        "cpus-per-task": _cpus_per_node(job.config),
         "gpus-per-node": slurm.gpus_per_node,
         "mem": slurm.memory_per_node,
         "chdir": job.working_dir,
@@ -162,13 +226,26 @@ def _options(job: Job) -> Iterable[str]:
     return [option.replace("\\", r"\\") for option in (*given, *slurm.extra_args)]
 
 
+def _cpus_per_node(config: RunConfig) -> int | None:
+    """CPUs to ask for; where nodes are divided a job gets a single one, unless they come with whole nodes or GPUs."""
+    slurm = config.slurm
+    otherwise = ("--exclusive", "--cpus-per-")
+    if slurm.cpus_per_node or any(option.startswith(otherwise) for option in slurm.extra_args):
+        return slurm.cpus_per_node
+    # a section without any setting would be taken for none at all
+    named = slurm.model_copy(update={"job_name": slurm.job_name or config.run_dir.name})
+    of_plan = resources(config.model_copy(update={"slurm": named})).cpus_per_node
+    return max(of_plan, math.ceil(config.selection.embed.cpus_per_worker))
+
+
 def _container(job: Job) -> tuple[list[str], list[str]]:
     """Words for srun, and words in front of the command, that start it in the container."""
     container = job.config.slurm.container
     if container is None:
         return [], []
-    mounts = [f"{root}:{root}" for root in (RunDir(job.config.run_dir).root,)]
-    mounts += container.mounts
+    # paths of the configuration are taken from the working directory
+    ours = dict.fromkeys([job.working_dir, RunDir(job.config.run_dir).root])
+    mounts = [*(f"{path}:{path}" for path in ours), *container.mounts]
     if container.runtime == "pyxis":
         return [
             f"--container-image={container.image}",
@@ -178,7 +255,7 @@ def _container(job: Job) -> tuple[list[str], list[str]]:
         ], []
     return [], [
         *("apptainer", "exec"),
-        *(["--nv"] if job.config.train.use_gpu else []),
+        *(["--nv"] if gpu_settings(job.config) else []),
         *(word for mount in mounts for word in ("--bind", mount)),
         *("--pwd", str(job.working_dir)),
         *container.extra_args,

@@ -3,6 +3,7 @@
 Nothing in it decides the result of a run, so `RunConfig.identity` leaves it out.
 """
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -35,8 +36,26 @@ _SHORT = {
 }  # fmt: skip
 
 
+def is_one_line(text: str) -> bool:
+    """Whether it may stand in an `#SBATCH` line: there is something, and no control character."""
+    return bool(re.fullmatch(r"[^\x00-\x1f\x7f]+", text))
+
+
+def time_limit_s(text: str) -> int | None:
+    """Seconds of a limit as sbatch reads it; None where there is none, or it is written in no way that we know."""
+    parts = re.fullmatch(r"(?:(?P<days>\d+)-)?(?P<clock>\d+(?::\d+){0,2})", text.strip())
+    if parts is None:
+        return None
+    clock = [int(number) for number in parts["clock"].split(":")]
+    # behind days, hours come first; a number alone is minutes, and two are minutes and seconds
+    begins_with_hours = parts["days"] is not None or len(clock) == 3
+    hours, minutes, seconds, *_ = [*([] if begins_with_hours else [0]), *clock, 0, 0]
+    limit_s = 86400 * int(parts["days"] or 0) + 3600 * hours + 60 * minutes + seconds
+    return 60 * math.ceil(limit_s / 60) or None  # SLURM counts begun minutes, and 0 is no limit
+
+
 def _one_line(value: Any) -> Any:
-    if isinstance(value, str) and not re.fullmatch(r"[^\x00-\x1f\x7f]+", value):
+    if isinstance(value, str) and not is_one_line(value):
         raise ValueError(
             f"is {value!r}, but must be one line without control characters; change it"
         )
@@ -65,7 +84,8 @@ class ContainerConfig(Settings):
     """As the runtime spells it: `nvcr.io#nvidia/pytorch:25.10-py3`, or a path of a .sqsh or .sif file."""
 
     mounts: tuple[Line, ...] = ()
-    """`/outside` or `/outside:/inside`. The run directory and the data must have the same path inside."""
+    """`/outside` or `/outside:/inside`; the run directory and the working directory are mounted anyway. The data must
+    have the same path inside."""
 
     extra_args: tuple[Line, ...] = ()
     """More options of srun (pyxis) or of `apptainer exec`, one per entry: `--container-remap-root`."""
@@ -83,6 +103,7 @@ class SlurmConfig(Settings):
     gpus_per_node: int | None = Field(default=None, ge=1)
 
     cpus_per_node: int | None = Field(default=None, ge=1)
+    """Null asks for what `coterie plan` counts with, or for none where `extra_args` has --exclusive or --cpus-per-*."""
 
     memory_per_node: Line | None = None
     """With a unit, as sbatch reads it: `480G`; `0` is all that the node has."""
@@ -90,8 +111,9 @@ class SlurmConfig(Settings):
     time: Line | None = None
     """Limit as sbatch reads it, in quotes: "90" minutes, "2:00:00", "3-12:00:00"."""
 
-    stop_before_end_s: int = Field(default=120, ge=1)
-    """Seconds before the time limit at which the run saves its state, stops and puts itself into the queue again."""
+    stop_before_end_s: int = Field(default=120, ge=1, le=65535)
+    """Seconds before the time limit at which the run saves its state, stops and puts itself into the queue again; less
+    than `time`, and no more than SLURM can hold."""
 
     max_restarts: int = Field(default=100, ge=0)
     """How often it does so; a run that never gets to its first step would do it for ever."""
@@ -104,7 +126,7 @@ class SlurmConfig(Settings):
     """More options of sbatch, one per entry: `--constraint=a100`, `--exclusive`, `--no-requeue`."""
 
     python: Line | None = None
-    """Python on the nodes; null takes the one that runs `coterie submit`."""
+    """Python on the nodes, or in `container`; null, without a container, takes the one that runs `coterie submit`."""
 
     modules: tuple[Line, ...] = ()
     """Environment modules that are loaded before anything else."""

@@ -42,6 +42,21 @@ def test_no_block_is_free():
         choose_block(42, 0, STOCK, set(range(1024, STOCK, BLOCK_PORTS // 2)))
 
 
+@pytest.mark.parametrize("first_ephemeral", [1024, 2273])
+def test_no_place_for_a_block(first_ephemeral):
+    rule = f"net.ipv4.ip_local_port_range begins at {first_ephemeral} on .* let it begin at 32768"
+    with pytest.raises(JobError, match=rule) as error:
+        choose_block(42, 0, first_ephemeral, set())
+    assert "--exclusive" not in str(error.value)
+    assert choose_block(42, 0, 2274, set())[0] == 1024
+
+
+def test_no_block_is_free_where_there_are_few():
+    rule = r"no 250 ports .*ip_local_port_range begins at 3000 on .*--exclusive"
+    with pytest.raises(JobError, match=rule):
+        choose_block(42, 0, 3000, set(range(1024, 3000)))
+
+
 def test_who_listens_here():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from launcher import slurm
 from launcher.cli import main
 from launcher.config import RunConfig, load_config, validate
-from launcher.slurm import Job, check_request, plan_job, render, submit
-from launcher.slurm_config import SlurmConfig
+from launcher.plan.hardware import resources
+from launcher.slurm import Job, check_request, gpu_settings, plan_job, render, submit
+from launcher.slurm_config import SlurmConfig, time_limit_s
+from launcher.stopping import EXIT_STOPPED
 from selection.errors import ConfigError, JobError
 from tests.readme import examples_in
 
@@ -66,11 +68,35 @@ def test_only_what_is_asked_for_is_asked_of_slurm():
         "#SBATCH --open-mode=append",
         "#SBATCH --job-name=run",
         "#SBATCH --nodes=1",
+        "#SBATCH --cpus-per-task=2",
         "#SBATCH --chdir=/work",
         "#SBATCH --output=/shared/run/logs/submit-001/slurm-%j.out",
     ]
     for option in ("--gpus-per-node=2", "--cpus-per-task=16", "--mem=64G", "--time=2:00:00"):
         assert f"#SBATCH {option}" in options(render(job_with(EVERYTHING)))
+
+
+@pytest.mark.parametrize(
+    ("slurm", "overrides", "asked"),
+    [
+        ({"nodes": 2}, ["train.num_ranks=8", "train.batch_size=64", "train.cpus_per_rank=3"], "12"),
+        ({"nodes": 2}, ["selection.embed.cpus_per_worker=6"], "6"),  # each runs on one node
+        ({"cpus_per_node": 5}, [], "5"),
+        ({"extra_args": ["--exclusive"]}, [], None),
+        ({"extra_args": ["--cpus-per-gpu=8"]}, [], None),
+    ],
+)
+def test_a_job_asks_for_the_cpus_that_it_needs(slurm, overrides, asked):
+    """A site that divides its nodes grants one CPU to who asks for none."""
+    lines = options(render(job_with(slurm, *overrides)))
+    given = [line.partition("--cpus-per-task=")[2] for line in lines if "cpus-per-task" in line]
+    assert given == ([asked] if asked else [])
+
+
+def test_the_cpus_are_those_that_a_plan_counts_with():
+    config = config_with({"nodes": 2}, "train.num_ranks=8", "train.batch_size=64")
+    script = render(Job(config, Path("/shared/run/logs/submit-001"), Path("/work"), "python3"))
+    assert f"#SBATCH --cpus-per-task={resources(config).cpus_per_node}" in options(script)
 
 
 def test_nodes_wait_for_each_other_as_long_as_the_run_says():
@@ -129,6 +155,7 @@ def test_set_up_commands_change_the_shell_and_may_read_what_is_not_set(tmp_path)
         ({"extra_args": ["--nodes=3"]}, r"'--nodes=3' is set by `coterie submit` itself"),
         ({"temp_dir": "/scratch/" + "x" * 30}, r"temp_dir.*at most 24 bytes"),
         ({"temp_dir": "tmp"}, r"temp_dir.*absolute path"),
+        ({"stop_before_end_s": 65536}, r"stop_before_end_s: got 65536.*65535"),
         ({"gpu_per_node": 1}, r"gpu_per_node: unknown key; did you mean 'gpus_per_node'"),
     ],
 )
@@ -139,7 +166,9 @@ def test_wrong_values(slurm, message):
 
 def test_what_the_readme_shows():
     (example,) = examples_in("yaml")
-    script = render(job_with(yaml.safe_load(example)["slurm"]))
+    job = job_with(yaml.safe_load(example)["slurm"])
+    check_request(job.config)
+    script = render(job)
     assert "#SBATCH --signal=B:USR1@300" in script
     assert "module load cuda/12.8" in script
     assert "/shared/coterie.sif" in script
@@ -170,6 +199,45 @@ def test_what_the_readme_shows():
             "the job has 2 GPUs, but train.num_ranks is 4",
         ),
         ({}, ["run_dir='a\\b'"], "has a backslash"),
+        ({}, ['run_dir="/a\\nb"'], r"^run_dir: '/a\\nb' has a line break or another control char"),
+        (
+            {},
+            ['run_dir="/a\\x1Bb"'],
+            r"^run_dir: '/a\\x1bb' has a line break or another control char",
+        ),
+        (
+            {"time": "2"},
+            [],
+            r"slurm.time: is 2, which is 120 s, but slurm.stop_before_end_s is 120, ",
+        ),
+        (
+            {"time": "1:00:00", "stop_before_end_s": 3600},
+            [],
+            "slurm.time: is 1:00:00, which is 3600 s, but slurm.stop_before_end_s is 3600",
+        ),
+        (
+            {"container": {"runtime": "apptainer", "image": "a.sif"}},
+            [],
+            r"^slurm.python: is not set, and .* need not be in the image a.sif; set it",
+        ),
+        *(
+            (
+                {"container": {"runtime": runtime, "image": "a.sif"}, "python": "python3"},
+                [f"run_dir='/a{mark}b'"],
+                rf"^run_dir: /a{mark}b has a '{mark}', at which slurm.container would cut",
+            )
+            for runtime, mark in [("pyxis", ":"), ("apptainer", ",")]
+        ),
+        (
+            {"nodes": 2},
+            ["selection.embed.gpus_per_worker=0.5"],
+            "slurm.gpus_per_node: is not set, but selection.embed.gpus_per_worker asks for GPUs",
+        ),
+        (
+            {},
+            ["selection.spectral.device=cuda"],
+            "slurm.gpus_per_node: is not set, but selection.spectral.device asks for GPUs",
+        ),
         ({}, ["ray.address=head:6379"], "head:6379, but a job starts a Ray of its own"),
     ],
 )
@@ -180,6 +248,122 @@ def test_requests_that_cannot_hold_the_run(slurm, overrides, message):
 
 def test_gpus_may_be_asked_for_in_other_ways():
     check_request(config_with({"extra_args": ["--gres=gpu:a100:2"]}, "train.use_gpu=true"))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x7fb"])
+def test_a_working_directory_that_would_end_a_line(name, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    config = RunConfig(run_dir=Path("/run"), data={"train": "t", "heldout": "h"})
+    with pytest.raises(ConfigError, match=r"^working directory: .*control character.*rename it"):
+        plan_job(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit_s"),
+    [
+        ("90", 90 * 60),
+        ("1:30", 120),  # minutes and seconds, of which SLURM makes whole minutes
+        ("2:00:00", 7200),
+        ("3-12", 84 * 3600),
+        ("3-12:30", 84 * 3600 + 1800),
+        ("3-12:30:00", 84 * 3600 + 1800),
+        ("0", None),  # no limit
+        ("UNLIMITED", None),
+        ("soon", None),  # for SLURM to refuse
+    ],
+)
+def test_time_limits_as_sbatch_reads_them(text, limit_s):
+    assert time_limit_s(text) == limit_s
+
+
+def test_a_limit_above_what_saving_takes():
+    check_request(config_with({"time": "3"}))
+    check_request(config_with({"time": "UNLIMITED", "stop_before_end_s": 65535}))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["train.use_gpu=true", "selection.embed.gpus_per_worker=1", "selection.spectral.device=cuda"],
+)
+def test_whatever_runs_on_gpus_sees_them_in_a_container(setting):
+    slurm = {"container": {"runtime": "apptainer", "image": "a.sif"}, "gpus_per_node": 1}
+    assert "inside+=(--nv)" in render(job_with(slurm, setting))
+    assert "--nv" not in render(job_with(slurm))
+    assert gpu_settings(config_with({}, setting)) == [setting.partition("=")[0]]
+
+
+def test_a_container_sees_the_working_directory_and_the_run():
+    slurm = {"container": {"runtime": "apptainer", "image": "a.sif", "mounts": ["/data:/d"]}}
+    script = render(job_with(slurm))
+    for mount in ("/work:/work", "/shared/run:/shared/run", "/data:/d"):
+        assert f"inside+=(--bind)\n    inside+=({mount})\n" in script
+    slurm["container"]["runtime"] = "pyxis"
+    mounts = "--container-mounts=/work:/work,/shared/run:/shared/run,/data:/d"
+    assert f"srun+=({mounts})" in render(job_with(slurm))
+
+
+COMMANDS = {
+    # a moment later: bash forgets a child that ends at the very moment of the signal
+    "srun": f"env > environ; kill -USR1 $PPID; /bin/sleep 0.2; exit {EXIT_STOPPED}",
+    "scontrol": 'case $1 in show) echo n1 ;; requeue) echo "$2" >> requeued ;; esac',
+    "squeue": "echo RUNNING",
+    "sleep": "",
+}
+"""Of a job that is asked to stop as soon as it begins."""
+
+
+def run_batch(folder, first_ephemeral=32768, **commands):
+    """Run the part of the script that SLURM starts, with stand-ins for its commands."""
+    for name, text in {**COMMANDS, **commands}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    (folder / "range").write_text(f"{first_ephemeral} 60999\n")
+    script = render(Job(config_with({}), folder, Path("/work"), "python3"))
+    script = script.replace("/proc/sys/net/ipv4/ip_local_port_range", str(folder / "range"))
+    (folder / "job.sbatch").write_text(script)
+    names = {"JOB_ID": "7", "JOB_NODELIST": "n1", "JOB_NUM_NODES": "1", "EXPORT_ENV": "NONE"}
+    environ = {f"SLURM_{name}": value for name, value in names.items()}
+    environ |= {"SLURMD_NODENAME": "n1", "PATH": f"{folder}:/usr/bin:/bin"}
+    return subprocess.run(
+        ["bash", "job.sbatch"], cwd=folder, env=environ, capture_output=True, text=True, check=False
+    )
+
+
+def test_steps_get_the_environment_of_the_job_whatever_sbatch_was_told(tmp_path):
+    result = run_batch(tmp_path)
+    environ = (tmp_path / "environ").read_text()
+    assert result.returncode == EXIT_STOPPED, result.stderr
+    assert "SLURM_EXPORT_ENV" not in environ
+    assert "RAY_AUTH_TOKEN_PATH=" in environ
+
+
+@pytest.mark.parametrize(
+    ("squeue", "is_requeued", "num_complaints"),
+    [
+        ("echo RUNNING", True, 0),
+        ("echo COMPLETING", False, 0),  # somebody has cancelled it
+        ("echo slurm_load_jobs error: Socket timed out >&2; exit 1", True, 3),
+        ("", True, 3),
+        ("echo . >> asked; [ $(wc -l < asked) = 2 ] && echo RUNNING", True, 1),
+        ("echo . >> asked; [ $(wc -l < asked) = 2 ] && echo CANCELLED", False, 1),
+    ],
+)
+def test_a_job_comes_back_unless_squeue_says_that_it_was_cancelled(
+    tmp_path, squeue, is_requeued, num_complaints
+):
+    result = run_batch(tmp_path, squeue=squeue)
+    assert result.returncode == EXIT_STOPPED, result.stderr
+    assert (tmp_path / "requeued").exists() == is_requeued
+    assert result.stderr.count("squeue says nothing of job 7") == num_complaints
+
+
+@pytest.mark.parametrize("first_ephemeral", [1024, 1025])
+def test_the_head_takes_no_port_of_root(tmp_path, first_ephemeral):
+    result = run_batch(tmp_path, first_ephemeral)
+    assert result.returncode == 1
+    assert f"net.ipv4.ip_local_port_range begins at {first_ephemeral} on n1" in result.stderr
+    assert not (tmp_path / "environ").exists()
 
 
 def test_the_section_does_not_change_what_a_run_is():
