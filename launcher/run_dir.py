@@ -79,12 +79,7 @@ class RunDir:
             raise ConfigError(
                 f"run_dir: {self.root} is not empty and holds no config.yaml; choose another folder"
             )
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"run_dir: {self.root}: {error.strerror}; choose another folder"
-            ) from None
+        make_folder(self.root, "run_dir")
         with self._locked():
             if self.config.is_file() and (changed := differences(load_config(self.config), config)):
                 raise ConfigError(
@@ -139,6 +134,18 @@ class RunDir:
 def no_run(root: Path) -> ConfigError:
     """The error for a folder that is no run."""
     return ConfigError(f"{root}: holds no config.yaml, so it is no run; `coterie run` makes one")
+
+
+def make_folder(path: Path, field: str) -> None:
+    """A folder that `field` names.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{field}: {path}: {error.strerror}; choose another folder") from None
 
 
 def open_run(root: Path) -> tuple[RunDir, RunConfig]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from launcher.config import apply_overrides, validate
+from launcher.run_dir import make_folder
 from selection.api import choose_after, this_round
 from selection.artifacts import hash_file, read_manifest
 from selection.checks import check_batch_size, check_pairs, unit_rows
@@ -65,12 +66,7 @@ def select_files(request: SelectRequest, progress: Progress) -> Schedule:
 
 def _check_out(folder: Path) -> None:
     """Only a schedule is replaced by another one, and the folder around it can be written to."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--out: {folder.parent}: {error.strerror}; choose another folder"
-        ) from None
+    make_folder(folder.parent, "--out")
     if not os.access(folder.parent, os.W_OK):
         raise ConfigError(f"--out: {folder.parent} cannot be written to; choose another folder")
     if not folder.exists():

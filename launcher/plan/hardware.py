@@ -96,18 +96,19 @@ def rank_flops_per_s(config: RunConfig) -> float:
 def embed_flops_per_s(config: RunConfig, there: Resources, num_shards: int) -> float:
     """Operations in a second of all embedding workers that have a shard and a place; others wait."""
     embed = config.selection.embed
-    num_workers = min(embed.num_workers, num_shards)
     if not embed.gpus_per_worker:
-        cores = min(num_workers * embed.cpus_per_worker, there.num_nodes * there.cpus_per_node)
-        return cores * CORE_FLOPS_PER_S
-    gpus = min(num_workers * embed.gpus_per_worker, num_workers, num_gpus_of(config, there))
+        return embed_cores(config, there, num_shards) * CORE_FLOPS_PER_S
+    num_workers = min(embed.num_workers, num_shards)
+    wanted = num_workers * min(1.0, embed.gpus_per_worker)
+    gpus = min(wanted, there.num_nodes * there.gpus_per_node or wanted)  # 0: nobody says
     return gpus * _gpu_flops_per_s(config, embed.precision)
 
 
-def num_gpus_of(config: RunConfig, there: Resources) -> float:
-    """GPUs that there are; as many as embedding asks for, where nobody says."""
+def embed_cores(config: RunConfig, there: Resources, num_shards: int) -> float:
+    """CPUs of those workers."""
     embed = config.selection.embed
-    return there.num_nodes * there.gpus_per_node or embed.num_workers * embed.gpus_per_worker
+    cores = min(embed.num_workers, num_shards) * embed.cpus_per_worker
+    return min(cores, there.num_nodes * there.cpus_per_node)
 
 
 def _gpu_flops_per_s(config: RunConfig, precision: str) -> float:

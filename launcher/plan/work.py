@@ -12,6 +12,7 @@ from launcher.plan.data import Split
 from launcher.plan.hardware import (
     CORE_FLOPS_PER_S,
     Resources,
+    embed_cores,
     embed_flops_per_s,
     rank_flops_per_s,
     regions_per_node,
@@ -144,11 +145,10 @@ def _embedding_stage(
     times: int,
 ) -> Stage:
     """A forward pass of every pair, while the CPUs of the workers decode the next ones. A shard goes to one worker."""
-    embed, num_shards = config.selection.embed, sum(split.num_shards for split in splits)
+    num_shards = sum(split.num_shards for split in splits)
     flops = sum(split.num_pairs for split in splits) * sizes.forward_flops
-    cores = min(embed.num_workers, num_shards) * embed.cpus_per_worker
-    cores = min(cores, there.num_nodes * there.cpus_per_node)
-    decode_s = sum(split.num_pairs * decode_core_s(config, split) for split in splits) / cores
+    decode_core = sum(split.num_pairs * decode_core_s(config, split) for split in splits)
+    decode_s = decode_core / embed_cores(config, there, num_shards)
     seconds = flops / embed_flops_per_s(config, there, num_shards)
     return Stage(name, flops, max(seconds, decode_s), times)
 

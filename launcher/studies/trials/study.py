@@ -80,9 +80,8 @@ def plan_study(study: StudyConfig, progress: Progress) -> list[str]:
     num_pairs = _count_pairs(study, progress)
     trials = steps_trials(study, arms, num_pairs)
     if len(finished := _finished(trials)) == len(trials):
-        prices = known_or_found(
-            study.study_dir / PRICES, _price(finished)
-        )  # nothing is settled by asking
+        # asking settles no price
+        prices = known_or_found(study.study_dir / PRICES, _price(finished))
         trials += seconds_trials(study, arms, num_pairs, prices, trials)
     return [
         f"{trial.budget}  {trial.arm}  seed {trial.seed}: {trial.config.rounds} rounds, "
