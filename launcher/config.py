@@ -121,6 +121,16 @@ class RunConfig(Settings):
         return self.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT)
 
     @property
+    def gpu_settings(self) -> list[str]:
+        """The settings by which something computes on GPUs; none where nothing does."""
+        asks = {
+            "train.use_gpu": self.train.use_gpu,
+            "selection.embed.gpus_per_worker": self.selection.embed.gpus_per_worker,
+            "selection.spectral.device": self.selection.gpus_to_select,
+        }
+        return [field for field, asked in asks.items() if asked]
+
+    @property
     def hash(self) -> str:
         """Hash of what `identity()` has beside defaults, so that a setting which is added later changes no run."""
         told = _without_defaults(self)

@@ -146,16 +146,6 @@ def _check_time(slurm: SlurmConfig) -> None:
         )
 
 
-def gpu_settings(config: RunConfig) -> list[str]:
-    """The settings by which something of a run computes on GPUs; empty: nothing does."""
-    asks = {
-        "train.use_gpu": config.train.use_gpu,
-        "selection.embed.gpus_per_worker": config.selection.embed.gpus_per_worker,
-        "selection.spectral.device": config.selection.gpus_to_select,
-    }
-    return [field for field, asked in asks.items() if asked]
-
-
 def _check_gpus(config: RunConfig) -> None:
     """Refuse a job with fewer GPUs than there are ranks, or with none where something else wants one."""
     train = config.train
@@ -165,7 +155,7 @@ def _check_gpus(config: RunConfig) -> None:
             f"slurm.gpus_per_node: the job has {num_gpus} GPUs, but train.num_ranks is {train.num_ranks} with one "
             "GPU each; ask for more, or lower it"
         )
-    if not num_gpus and (fields := gpu_settings(config)):
+    if not num_gpus and (fields := config.gpu_settings):
         raise ConfigError(
             f"slurm.gpus_per_node: is not set, but {' and '.join(fields)} asks for GPUs; set it, or lower the latter"
         )
@@ -255,7 +245,7 @@ def _container(job: Job) -> tuple[list[str], list[str]]:
         ], []
     return [], [
         *("apptainer", "exec"),
-        *(["--nv"] if gpu_settings(job.config) else []),
+        *(["--nv"] if job.config.gpu_settings else []),
         *(word for mount in mounts for word in ("--bind", mount)),
         *("--pwd", str(job.working_dir)),
         *container.extra_args,

@@ -127,12 +127,9 @@ def _synthetic(args: argparse.Namespace) -> None:
 
 def _make_folder(path: Path) -> None:
     """The folder of the results, before minutes of work for them."""
-    from selection.errors import ConfigError
+    from launcher.run_dir import make_folder
 
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out: {path}: {error.strerror}; name another folder") from None
+    make_folder(path, "--out")
 
 
 def _selectors(args: argparse.Namespace) -> None:

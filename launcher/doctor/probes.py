@@ -17,7 +17,6 @@ from launcher.cpus import usable_cpus
 from launcher.doctor import judging
 from launcher.doctor.judging import Finding
 from launcher.network import answers, first_ephemeral_port, is_plain, listening_ports
-from launcher.slurm import gpu_settings
 from launcher.versions import installed_version
 
 _TIMEOUT_S = 3
@@ -43,7 +42,7 @@ def examine(config: RunConfig | None) -> list[Finding]:
         judging.judge_compiler(_compiler(), shutil.which("ninja", path=path)),
         judging.judge_faiss({name: found for name in _FAISS if (found := installed_version(name))}),
         judging.judge_torch(installed_version("torch"), _torch_cuda(), driver_cuda),
-        judging.judge_gpus(gpus, gpu_settings(config) if config else [], driver_error),
+        judging.judge_gpus(gpus, config.gpu_settings if config else [], driver_error),
         judging.judge_shared_memory(shutil.disk_usage("/dev/shm").free, ray.object_store_bytes),
         judging.judge_ports(listening_ports(), first_ephemeral_port()),
         judging.judge_temp_dir(_ray_temp_dir()),

@@ -14,7 +14,7 @@ from launcher import slurm
 from launcher.cli import main
 from launcher.config import RunConfig, load_config, validate
 from launcher.plan.hardware import resources
-from launcher.slurm import Job, check_request, gpu_settings, plan_job, render, submit
+from launcher.slurm import Job, check_request, plan_job, render, submit
 from launcher.slurm_config import SlurmConfig, time_limit_s
 from launcher.stopping import EXIT_STOPPED
 from selection.errors import ConfigError, JobError
@@ -290,7 +290,7 @@ def test_whatever_runs_on_gpus_sees_them_in_a_container(setting):
     slurm = {"container": {"runtime": "apptainer", "image": "a.sif"}, "gpus_per_node": 1}
     assert "inside+=(--nv)" in render(job_with(slurm, setting))
     assert "--nv" not in render(job_with(slurm))
-    assert gpu_settings(config_with({}, setting)) == [setting.partition("=")[0]]
+    assert config_with({}, setting).gpu_settings == [setting.partition("=")[0]]
 
 
 def test_a_container_sees_the_working_directory_and_the_run():

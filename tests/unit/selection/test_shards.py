@@ -297,6 +297,10 @@ def test_only_an_index_is_replaced(tmp_path, data, kind):
         write_manifest(folder, kind, ["shard-000000.npy"], {})
     with pytest.raises(ConfigError, match="theirs exists and is no index; choose another folder"):
         build_index(data[0], folder)
+    if kind:  # of another program, which need not be an object
+        (folder / "manifest.json").write_text("[1]")
+        with pytest.raises(ConfigError, match="exists and is no index"):
+            build_index(data[0], folder)
     assert (folder / "shard-000000.npy").read_text() == "of years"
 
 
