@@ -13,12 +13,12 @@ from jaxtyping import Float32
 from launcher.config import apply_overrides, validate
 from launcher.run_dir import make_folder
 from selection.api import choose_after, this_round
-from selection.artifacts import hash_file, read_manifest
+from selection.artifacts import hash_file
 from selection.checks import check_batch_size, check_pairs, unit_rows
 from selection.config import SelectionConfig
 from selection.errors import ArtifactError, ConfigError
 from selection.progress import Progress
-from selection.schedule import KIND, Schedule, open_schedule, write_schedule
+from selection.schedule import Schedule, may_replace, open_schedule, write_schedule
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,8 @@ def _check_out(folder: Path) -> None:
     make_folder(folder.parent, "--out")
     if not os.access(folder.parent, os.W_OK):
         raise ConfigError(f"--out: {folder.parent} cannot be written to; choose another folder")
-    if not folder.exists():
-        return
-    try:
-        read_manifest(folder, KIND, hashes=False)
-    except ArtifactError:
-        raise ConfigError(
-            f"--out: {folder} exists and is no schedule; choose another folder"
-        ) from None
+    if not may_replace(folder):
+        raise ConfigError(f"--out: {folder} exists and is no schedule; choose another folder")
 
 
 def read_embeddings(path: Path) -> Float32[np.ndarray, "n d"]:

@@ -41,7 +41,8 @@ def select_batches(
 
     Args:
         U: first embeddings [n, d] on the unit sphere, row i of pair i: a numpy array, a memory map, a tensor on the
-            CPU. Float32 in C order is used as it is, anything else is copied.
+            CPU. Float32 in C order is used as it is, anything else is copied. So are the rows that take part where
+            some do not, as when B does not divide N.
         V: second embeddings; None for single-view data, where U is compared with itself.
         batch_size: B, pairs per batch, over all ranks.
         temperature: t of the loss that is trained with; None takes that of `config`, or 0.07.

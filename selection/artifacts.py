@@ -138,7 +138,7 @@ def read_manifest(
         ) from None
     except ValueError:
         raise ArtifactError(f"{path}: not valid JSON; delete {folder} and make it again") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    if not isinstance(manifest, dict) or not _names_files(manifest.get("files")):
         raise ArtifactError(f"{path}: names no files; delete {folder} and make it again")
     wanted = {"kind": kind, "format_version": FORMAT_VERSION, **(expected or {})}
     for field, value in wanted.items():
@@ -150,6 +150,13 @@ def read_manifest(
     for name, entry in manifest["files"].items():
         _verify_file(folder / name, entry, hashes)
     return manifest
+
+
+def _names_files(entries: Any) -> bool:
+    return isinstance(entries, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get("bytes"), int)
+        for entry in entries.values()
+    )
 
 
 def _verify_file(path: Path, entry: Mapping[str, Any], hashes: bool) -> None:

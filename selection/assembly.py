@@ -114,9 +114,14 @@ def hold_back(
             raise NoBatchError(_no_batch(num_pairs, batch_size))
     may_rest = np.setdiff1d(nodes, previous_leftover)
     num_leftover = len(nodes) % batch_size
-    if len(may_rest) < num_leftover:  # only when there are fewer than 2B
-        may_rest = nodes
-    nodes = np.setdiff1d(nodes, rng.choice(may_rest, num_leftover, replace=False))
+    resting = rng.choice(may_rest, min(num_leftover, len(may_rest)), replace=False)
+    if (
+        len(resting) < num_leftover
+    ):  # as after a round of larger batches, or one that held many back
+        others = np.setdiff1d(nodes, may_rest)
+        again = rng.choice(others, num_leftover - len(resting), replace=False)
+        resting = np.concatenate([resting, again])
+    nodes = np.setdiff1d(nodes, resting)
     return nodes, np.setdiff1d(np.arange(num_pairs), nodes)
 
 

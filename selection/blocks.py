@@ -74,7 +74,9 @@ class ArrayBlock:
         within = slice(self.first, self.last)
         contents = None if self.contents is None else self.contents[:, within][:, rows]
         ids = np.arange(self.first, self.last)[rows]
-        return Rows(ids, self.U[within][rows], self.V[within][rows], contents)
+        U = self.U[within][rows]
+        V = U if self.V is self.U else self.V[within][rows]  # single-view data
+        return Rows(ids, U, V, contents)
 
 
 @dataclass(frozen=True)
@@ -152,13 +154,15 @@ def pieces_of(blocks: Sequence[Block], ids: Int64[np.ndarray, "n"]) -> list[Piec
 
 
 def read_pieces(pieces: Iterable[Piece], map_tasks: Callable[..., Iterable[Rows]] = map) -> Rows:
-    """The rows of all pieces, in their order, as float32."""
+    """The rows of all pieces, in their order, as float32; V is U where it is in every piece."""
     ids, U, V, contents = zip(*map_tasks(read_piece, pieces), strict=True)
     known = [hashes for hashes in contents if hashes is not None]
+    is_single_view = all(one is other for one, other in zip(U, V, strict=True))
+    joined = np.concatenate(U).astype(np.float32, copy=False)
     return Rows(
         np.concatenate(ids),
-        np.concatenate(U).astype(np.float32, copy=False),
-        np.concatenate(V).astype(np.float32, copy=False),
+        joined,
+        joined if is_single_view else np.concatenate(V).astype(np.float32, copy=False),
         np.concatenate(known, axis=1) if known else None,
     )
 

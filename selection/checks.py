@@ -5,6 +5,7 @@ says how to go on.
 
 Memory: a C-contiguous float32 array is used as it is, also when it is mapped from a file. Anything else (float16,
 float64, a slice with steps) is copied to float32, 4 N d bytes, because the search and the compiled kernels need that.
+Where some pairs are left over or drawn, the rows of the others are copied, for the same reason.
 
 Legend: n pairs, d dimensions.
 """

@@ -199,15 +199,22 @@ class HardnessConfig(Settings):
         return batch_size - group_size * round(chosen_share * batch_size / group_size)
 
     def check_batch_size(self, batch_size: int, field: str = "batch_size") -> None:
-        """Refuse a batch that is not a whole number of groups.
+        """Refuse a batch that is not a whole number of groups, or whose random share comes to none or all of it.
 
         Raises:
-            ConfigError: the cluster size does not divide `batch_size`; `field` is how its user calls that.
+            ConfigError: so it is; `field` is how its user calls `batch_size`.
         """
         if self.cluster_size and batch_size % self.cluster_size:
             raise ConfigError(
                 f"selection.hardness.cluster_size: is {self.cluster_size}, but must divide {field} ({batch_size}); "
                 "change either"
+            )
+        num_random = self.num_random(batch_size, self.warmup_rounds)
+        if 0 < self.random_share < 1 and num_random in (0, batch_size):
+            raise ConfigError(
+                f"selection.hardness.random_share: is {self.random_share:g}, but with groups of "
+                f"{self.cluster_size or 1} in a batch of {batch_size} that comes to {num_random} random pairs; take a "
+                "smaller cluster_size, another share, or 0 or 1 if that is meant"
             )
 
     def looks_for_duplicates(self, strategy: StrategyName) -> bool:

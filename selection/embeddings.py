@@ -41,7 +41,8 @@ class EmbeddingStore:
         self.shard_sizes = shard_sizes
         self._inputs = dict(inputs)
         if not self._has_same_inputs():
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)  # or else what stays would pass for what is made now
             write_json(folder / _INPUTS, self._inputs)
 
     @property

@@ -11,6 +11,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 
 import faiss
 import numpy as np
@@ -24,7 +25,7 @@ from selection.progress import Progress, silent
 from selection.threads import one_blas_thread, thread_pool
 
 MAX_FLAT_PAIRS = 4_000
-_QUERY_BLOCK = 4096
+_QUERY_BLOCK = 2048
 _RECALL_SAMPLE = 512
 CELLS_PER_ROOT = 8
 _ROUNDING = 1e-5  # of a similarity that is summed in another order
@@ -77,15 +78,26 @@ def find_neighbors(
 def _search_all(
     U: Float32[np.ndarray, "n d"], V: Float32[np.ndarray, "n d"], k: int, progress: Progress
 ) -> Neighbors:
-    """Everything against everything."""
-    found = []
-    for direction, (queries, base) in enumerate(((U, V), (V, U))):
-        ids = np.empty((len(queries), k), np.int32)
-        for start in range(0, len(queries), _QUERY_BLOCK):
-            own_ids = np.arange(start, min(start + _QUERY_BLOCK, len(queries)))
-            ids[own_ids] = nearest_exactly(queries, base, own_ids, k)
-            progress("neighbors", direction * len(U) + int(own_ids[-1]) + 1, 2 * len(U), "queries")
-        found.append(ids)
+    """Everything against everything, by blocks of queries, each in one thread.
+
+    FAISS's own threads divide the queries by their number, and sums that come out a little different choose others
+    among equals.
+    """
+    sides = (U, V)
+    found = [np.empty((len(U), k), np.int32) for _ in sides]
+    blocks = np.split(np.arange(len(U)), range(_QUERY_BLOCK, len(U), _QUERY_BLOCK))
+    tasks = [(direction, own_ids) for direction in range(2) for own_ids in blocks]
+
+    def search(task: tuple[int, np.ndarray]) -> int:
+        direction, own_ids = task
+        faiss.omp_set_num_threads(1)  # of the thread that calls
+        near = nearest_exactly(sides[direction], sides[1 - direction], own_ids, k)
+        found[direction][own_ids] = near
+        return len(own_ids)
+
+    with thread_pool() as pool:
+        for done in accumulate(pool.map(search, tasks)):
+            progress("neighbors", done, 2 * len(U), "queries")
     return Neighbors(*found, recall=1.0)
 
 

@@ -33,7 +33,7 @@ from selection.quality import (
 from selection.threads import one_blas_thread
 
 _SETTINGS = ("seed", "round", "temperature", "batch_size", "num_random_per_batch", "group_size")
-_NOT_COMBINED = ("seconds", "alarms")
+_NOT_COMBINED = ("seconds", "alarms", "captured_affinity", "random_captured_affinity")
 
 
 class Queries(NamedTuple):
@@ -139,7 +139,9 @@ def measure_links(
         `neighbors_in_region`, the share of the neighbours whose pair is in the region of the query; `knn_recall`, that
         share times the recall of the search inside regions, `knn_recall_in_region`; `neighbors_in_batch`, the share
         whose pair is in the same batch; `captured_affinity`, the same by weight, 5 to 20 % more than on the graph
-        of all pairs, because links of others to the queries are not seen; and what random batches would capture.
+        of all pairs, because links of others to the queries are not seen, and what random batches would capture: of
+        whole batches, with links that a margin takes. Not those two where only `mutual` links count, as the
+        neighbours' own neighbours are not known.
     """
     if "knn_recall" not in combined:
         return {}
@@ -161,15 +163,17 @@ def measure_links(
         _share_with(label_of, queries.ids, sides) for label_of in (region_of, batch_of)
     )
     recall = combined["knn_recall"]
-    return {
+    signals = {
         "neighbors_in_region": together,
         "neighbors_in_batch": met,
         "knn_recall": together * recall,
         "knn_recall_in_region": recall,
         "knn_recall_queries": len(queries.ids),
-        "captured_affinity": share_inside(graph, batch_of[ids]),
-        "random_captured_affinity": (batches.shape[1] - 1) / (len(region_of) - 1),
     }
+    if not config.graph.mutual:
+        signals["captured_affinity"] = share_inside(graph, batch_of[ids])
+        signals["random_captured_affinity"] = (batches.shape[1] - 1) / (len(region_of) - 1)
+    return signals
 
 
 def _share_with(

@@ -18,9 +18,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from selection.artifacts import atomic_folder, hash_json, read_manifest, write_array, write_manifest
+from selection.artifacts import (
+    MANIFEST,
+    atomic_folder,
+    hash_json,
+    read_manifest,
+    write_array,
+    write_manifest,
+)
+from selection.errors import ArtifactError, ConfigError
 
 KIND = "schedule"
+_ARRAYS = ["batches.npy", "leftover.npy"]
+_FIELDS = ("seed", "round", "strategy")
 _REPEATS_IDS = "all"  # the strategy that does
 
 
@@ -111,9 +121,14 @@ def write_schedule(
         fields: what the manifest says beside the arrays: at least `seed`, `round` and `strategy`.
 
     Raises:
-        ValueError: ids are missing, repeated or out of range.
+        ConfigError: the folder holds something else.
+        ValueError: ids are missing, repeated or out of range, or a field is missing.
     """
     folder = Path(folder)
+    if not may_replace(folder):
+        raise ConfigError(f"{folder} exists and is no schedule; choose another folder")
+    if missing := [field for field in _FIELDS if field not in fields]:
+        raise ValueError(f"fields: {', '.join(missing)} missing")
     ids_repeat = fields["strategy"] == _REPEATS_IDS
     num_scheduled = len(np.unique(batches)) if ids_repeat else batches.size
     num_pairs = num_scheduled + len(leftover)
@@ -128,8 +143,15 @@ def write_schedule(
     with atomic_folder(folder) as temporary:
         write_array(temporary / "batches.npy", batches.astype(np.int64, copy=False))
         write_array(temporary / "leftover.npy", leftover.astype(np.int64, copy=False))
-        write_manifest(temporary, KIND, ["batches.npy", "leftover.npy"], {**counts, **fields})
+        write_manifest(temporary, KIND, _ARRAYS, {**counts, **fields})
     return open_schedule(folder)
+
+
+def may_replace(folder: Path) -> bool:
+    """Whether nothing would be lost there but a schedule, perhaps a damaged one."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return {path.name for path in folder.iterdir()} <= {*_ARRAYS, MANIFEST}
 
 
 def open_schedule(
@@ -147,6 +169,10 @@ def open_schedule(
     """
     folder = Path(folder)
     manifest = read_manifest(folder, KIND, expected, hashes)
+    if missing := [name for name in _ARRAYS if "hash" not in manifest["files"].get(name, {})]:
+        raise ArtifactError(f"{folder / MANIFEST}: has no hash of {missing[0]}; make it again")
+    if missing := [field for field in _FIELDS if field not in manifest]:
+        raise ArtifactError(f"{folder / MANIFEST}: has no {missing[0]}; make it again")
     batches = np.load(folder / "batches.npy", mmap_mode="r")
     leftover = np.load(folder / "leftover.npy", mmap_mode="r")
     return Schedule(batches, leftover, manifest)

@@ -18,6 +18,7 @@ from selection.problem import Mapper
 from selection.progress import Progress, silent
 from selection.regional import RegionalJob, choose_regionally
 from selection.schedule import Schedule, write_schedule
+from selection.spectral import check_device
 from selection.threads import thread_map
 
 
@@ -83,6 +84,8 @@ def choose(
     if previous_leftover is None:
         previous_leftover = np.empty(0, np.int64)
     if config.regions.divide(config.strategy, len(U)):
+        if config.strategy == "spectral":
+            check_device(config.spectral.device)  # before all embeddings are read
         job = RegionalJob(batch_size, temperature, config, seed, previous_leftover)
         return choose_regionally(
             array_blocks(U, V, contents), job, progress=progress, previous_batches=previous_batches

@@ -126,7 +126,10 @@ def build_index(
         _ScanJob(folder / f"shard-{number:06d}.npy", path.absolute())
         for number, path in enumerate(shards)
     ]
-    records = {job.index_file: record for job in jobs if (record := job.finished_record())}
+    is_verified = has_manifest(folder)  # which has the hashes of the layouts
+    records = {
+        job.index_file: record for job in jobs if (record := job.finished_record(is_verified))
+    }
     unfinished = [job for job in jobs if job.index_file not in records]
     if unfinished or not _is_complete(folder, [records[job.index_file] for job in jobs]):
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -158,13 +161,16 @@ class _ScanJob:
     index_file: Path
     shard: Path
 
-    def finished_record(self) -> dict[str, Any] | None:
-        """What an earlier scan recorded, if the shard has not changed since."""
+    def finished_record(self, is_verified: bool) -> dict[str, Any] | None:
+        """What an earlier scan recorded, if the shard has not changed since; nor the layout, unless it is verified."""
         record_file = self.index_file.with_suffix(".json")
         if not (record_file.is_file() and self.index_file.is_file()):
             return None
         record = json.loads(record_file.read_text())
-        return record if _identity(self.shard).items() <= record.items() else None
+        if not _identity(self.shard).items() <= record.items():
+            return None
+        is_whole = is_verified or hash_file(self.index_file) == record["layout_hash"]
+        return record if is_whole else None
 
     def run(self) -> dict[str, Any]:
         """Scan the shard, save its layout, and only then the record that says so."""

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 
 from selection.config import OsgdConfig
 from selection.errors import ConfigError
+from selection.guard import separate
 from selection.problem import Problem
 from selection.quality import batch_losses
 from selection.threads import one_blas_thread
@@ -92,9 +93,12 @@ def osgd(problem: Problem) -> Int64[np.ndarray, "c k"]:
     The authors' code draws k batches, trains on the q with the highest loss and embeds the data set again before the
     next k. Here a round compares all its batches, k at a time, so that one pass of embedding serves for the q / k of
     the pairs that are trained on; the others are left over. The loss is the one that is trained, InfoNCE.
+
+    Who must not meet is moved apart among all the random batches: they are hard, and among the few that are kept there
+    may be no place for them.
     """
     config = problem.config.osgd
-    candidates = random(problem)
+    candidates = separate(random(problem), problem.forbidden, np.empty(0, np.int64)).batches
     with problem.timed("losses_s"), one_blas_thread():
         losses = batch_losses(problem.U, problem.V, candidates, problem.temperature)
     kept: list[np.ndarray] = []

@@ -59,6 +59,20 @@ def test_shards_of_another_checkpoint_are_thrown_away(tmp_path, pairs):
     assert other.missing_shards() == [0, 2]
 
 
+def test_shards_of_another_checkpoint_that_cannot_be_thrown_away(tmp_path, pairs, monkeypatch):
+    """They would pass for those of the new one."""
+    fill(EmbeddingStore(tmp_path / "e", SIZES, INPUTS), pairs)
+
+    def busy(*args, **kwargs):
+        raise PermissionError("a file system that is busy")
+
+    monkeypatch.setattr("os.unlink", busy)
+    with pytest.raises(PermissionError):
+        EmbeddingStore(tmp_path / "e", SIZES, {**INPUTS, "checkpoint": "d"})
+    monkeypatch.undo()
+    assert EmbeddingStore(tmp_path / "e", SIZES, INPUTS).missing_shards() == []
+
+
 @pytest.mark.parametrize("bad", [np.nan, 0.0, 2.0])
 def test_rows_off_the_unit_sphere_are_refused(tmp_path, pairs, bad):
     store = EmbeddingStore(tmp_path / "e", SIZES, INPUTS)

@@ -225,6 +225,27 @@ def test_identical_pairs_are_one_clear_error(strategy):
     ).batches.shape == (10, 5)
 
 
+@pytest.mark.parametrize(
+    ("cluster_size", "share", "num_random"), [(16, 0.5, 16), (8, 0.75, 16), (8, 0.25, 0)]
+)
+def test_a_share_that_comes_to_none_or_all_is_refused(
+    random_pairs, cluster_size, share, num_random
+):
+    with pytest.raises(ConfigError, match=rf"random_share: is {share}.* to {num_random} random pa"):
+        select(random_pairs, cluster_size=cluster_size, random_share=share)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_osgd_finds_a_place_for_duplicates(seed):
+    """Those are hard, and in the few batches that are kept there is none."""
+    U, V = (unit_rows(np.random.default_rng(side).standard_normal((64, 6))) for side in range(2))
+    U[32:42], V[32:42] = U[:10], V[:10]
+    batches = select((U, V), (seed, 1), strategy="osgd").batches
+    assert len(batches) == 1
+    same = np.arange(32)
+    assert together(batches, same[:10], same[:10] + 32) == 0
+
+
 def test_a_margin_that_forbids_everything_is_one_clear_error(random_pairs):
     U, V = (side[:12] for side in random_pairs)
     with pytest.raises(ConfigError, match=r"loosen selection\.hardness"):

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,6 +10,8 @@ from hypothesis import strategies as st
 from selection.config import GraphConfig
 from selection.knn import drop_self, find_neighbors, recall_at_k
 from tests.conftest import planted_pairs
+
+VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def brute_force(queries, base, k):
@@ -58,3 +64,30 @@ def test_drop_self(k, num_rows, random):
     own = np.array([random.randrange(20) for _ in range(num_rows)])
     for row, mine, kept in zip(ids, own, drop_self(ids, own), strict=True):
         assert list(kept) == [i for i in row if i != mine][:k]
+
+
+PROGRAM = """
+import numpy as np
+from selection.config import GraphConfig
+from selection.knn import find_neighbors
+from tests.conftest import unit_rows
+rng = np.random.default_rng(0)
+U, V = (unit_rows(rng.standard_normal((3000, 100))) for _ in range(2))
+U[1500:1800], V[1500:1800] = U[:300], V[:300]
+found = find_neighbors(U, V, GraphConfig(index={index!r}))
+print([np.sort(side, axis=1).tolist() for side in (found.v_of_u, found.u_of_v)])
+"""
+
+
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_the_neighbours_do_not_depend_on_the_number_of_threads(index):
+    """Of equals, too: here are 300 pairs twice."""
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM.format(index=index)], capture_output=True, text=True, check=True,
+            env={**os.environ, **dict.fromkeys(VARIABLES, num_threads), "PYTHONPATH": "."},
+        ).stdout
+        for num_threads in ("1", "2")
+    ]  # fmt: skip
+    assert len(outputs[0]) > 100_000
+    assert outputs[0] == outputs[1]

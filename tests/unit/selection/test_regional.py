@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selection.blocks import array_blocks
+from selection.blocks import array_blocks, pieces_of, read_pieces
 from selection.config import SelectionConfig
 from selection.division import Division
 from selection.embeddings import EmbeddingStore, store_blocks
@@ -103,6 +103,28 @@ def test_neighbors_are_counted_among_all_pairs(clustered):
     assert chosen.fields["neighbors_in_batch"] == pytest.approx(np.mean(shares), abs=0.02)
     assert chosen.fields["neighbors_in_batch"] <= chosen.fields["neighbors_in_region"] < 1
     assert chosen.fields["knn_recall"] == chosen.fields["neighbors_in_region"]  # `flat` is exact
+
+
+def test_single_view_data_is_read_once(clustered):
+    U, _ = clustered
+    rows = read_pieces(pieces_of(array_blocks(U, U, None), np.arange(0, 2000, 7)))
+    assert rows.V is rows.U
+    np.testing.assert_array_equal(rows.U, U[:2000:7])
+
+
+def test_affinity_of_mutual_links_is_not_told_from_a_sample(clustered):
+    """It does not know the neighbours' own neighbours."""
+    fields = choose(clustered, 8, 0.1, config(400, graph={"mutual": True})).fields
+    assert "captured_affinity" not in fields
+    assert 0 < fields["neighbors_in_batch"] <= 1
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(clustered):
+    seen = []
+    asked = config(400, spectral={"device": "cuda:7"})
+    with pytest.raises(ConfigError, match=r"spectral\.device: is cuda:7"):
+        choose(clustered, 8, 0.1, asked, progress=lambda *told: seen.append(told))
+    assert not seen
 
 
 def test_no_task_gets_more_than_a_region_and_who_does_the_work_does_not_matter(clustered):

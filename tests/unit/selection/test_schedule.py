@@ -1,7 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
-from selection.errors import ArtifactError
+from selection.errors import ArtifactError, ConfigError
 from selection.schedule import open_schedule, rank_slice, schedule_folder, write_schedule
 
 FIELDS = {"seed": 5, "round": 2, "strategy": "random"}
@@ -20,6 +22,35 @@ def test_round_trip(schedule, tmp_path):
     assert again.manifest["num_pairs"] == 26
     assert not again.manifest["ids_repeat"]
     assert again.content_hash == schedule.content_hash
+
+
+def test_only_a_schedule_is_replaced(schedule, tmp_path):
+    ids = np.arange(6).reshape(3, 2)
+    (tmp_path / "s" / "leftover.npy").unlink()  # damaged, but ours
+    assert write_schedule(tmp_path / "s", ids, np.empty(0, int), FIELDS).num_batches == 3
+    (tmp_path / "s" / "thesis.txt").write_text("of years")
+    (tmp_path / "file").write_text("of years")
+    for theirs in ("s", "file"):
+        with pytest.raises(ConfigError, match=f"{theirs} exists and is no schedule; choose"):
+            write_schedule(tmp_path / theirs, ids, np.empty(0, int), FIELDS)
+    assert (tmp_path / "s" / "thesis.txt").read_text() == (tmp_path / "file").read_text()
+
+
+def test_a_schedule_says_where_it_comes_from(tmp_path):
+    with pytest.raises(ValueError, match="fields: seed, round missing"):
+        write_schedule(tmp_path / "s", np.eye(2, dtype=int), np.empty(0, int), {"strategy": "osgd"})
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("lost", ["hash", "bytes", "leftover.npy", "seed", "round", "strategy"])
+def test_a_manifest_that_says_too_little_is_refused(schedule, tmp_path, lost):
+    path = tmp_path / "s" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for entries in (manifest, manifest["files"], manifest["files"].get("batches.npy")):
+        entries.pop(lost, None)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"manifest\.json: .*make it again"):
+        open_schedule(tmp_path / "s")
 
 
 def test_a_path_may_be_text(tmp_path):

@@ -25,6 +25,13 @@ def test_leftovers_go_first_next_time(num_pairs, batch_size, seed):
         assert not np.intersect1d(first, second).size
 
 
+def test_no_more_than_must_are_left_over_twice():
+    for seed in range(5):
+        _, resting = hold_back(20, 8, np.arange(17), np.random.default_rng(seed))
+        assert sorted(resting)[-3:] == [17, 18, 19]
+        assert len(resting) == 4
+
+
 def test_fewer_pairs_than_a_batch():
     with pytest.raises(ConfigError, match="batch_size is 8, but there are only 7 pairs"):
         hold_back(7, 8, NOTHING, np.random.default_rng(0))

@@ -277,6 +277,17 @@ def test_resumes_after_a_shard_that_failed(tmp_path, data, scans):
     assert scans == ["train-2.tar"]
 
 
+def test_a_layout_that_was_damaged_before_the_index_was_complete(tmp_path, data, scans):
+    paths, expected = data
+    build_index(paths, tmp_path / "index")
+    (tmp_path / "index/manifest.json").unlink()  # as after an interruption
+    layout = tmp_path / "index/shard-000002.npy"
+    layout.write_bytes(layout.read_bytes()[:-1] + b"?")
+    scans.clear()
+    assert all_samples(build_index(paths, tmp_path / "index")) == expected
+    assert scans == ["train-2.tar"]
+
+
 def test_only_a_changed_shard_is_scanned_again(tmp_path, data, scans):
     paths = data[0]
     before = build_index(paths, tmp_path / "index").content_hash
