@@ -34,8 +34,9 @@ def overrides(tiny_overrides):
 
 @pytest.fixture(scope="module")
 def undisturbed(overrides, tmp_path_factory):
+    """On this machine, where ranks need no CPU of their own and stay between rounds; which changes no loss."""
     run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
-    complete(run_dir, overrides)
+    complete(run_dir, [*overrides, "selection.refresh.keep_ranks=true"])
     return run_dir
 
 
