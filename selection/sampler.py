@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int64
 
+from selection.checks import whole_number
 from selection.errors import ConfigError
 from selection.schedule import rank_slice
 
@@ -59,12 +60,13 @@ class ScheduleBatchSampler:
         seed: int = 0,
         shuffle: bool = True,
     ) -> None:
+        world_size = whole_number(world_size, "world_size", least=1)
         if not 0 <= rank < world_size:
             raise ConfigError(
                 f"rank: is {rank}, but must be from 0 to world_size - 1 ({world_size - 1})"
             )
         self._rank, self._world_size = rank, world_size
-        self._seed, self._shuffle = seed, shuffle
+        self._seed, self._shuffle = whole_number(seed, "seed"), shuffle
         self.set_schedule(schedule)
         self.set_epoch(0)
 
@@ -89,8 +91,11 @@ class ScheduleBatchSampler:
         Args:
             epoch: its number.
             start: batches at its beginning to leave out, because a run that goes on has trained them already.
+
+        Raises:
+            ConfigError: one of them is no whole number, or negative.
         """
-        self.epoch, self.start = epoch, start
+        self.epoch, self.start = whole_number(epoch, "epoch"), whole_number(start, "start")
 
     def __len__(self) -> int:
         return max(0, len(self._batches) - self.start)

@@ -93,6 +93,8 @@ def test_a_data_loader_takes_a_written_schedule(tmp_path, num_workers):
         ((np.ones((2, 3)),), "holds float64 of shape (2, 3)"),
         ((np.empty((0, 4), np.int64),), "of shape (0, 4)"),
         ((table(2, 4), 2, 2), "rank: is 2, but must be from 0 to world_size - 1 (1)"),
+        ((table(2, 4), 0, 0), "world_size: is 0, but must be a whole number, at least 1"),
+        ((table(2, 4), 0, 1, -1), "seed: is -1, but must be a whole number, at least 0"),
         ((table(2, 4), 0, 3), "batches of 4 do not divide over 3 ranks"),
     ],
 )
@@ -111,3 +113,9 @@ def test_a_trainer_need_not_import_what_selection_needs():
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("place", "name"), [((-1, 0), "epoch"), ((0, -1), "start")])
+def test_an_epoch_that_cannot_be_is_refused(place, name):
+    with pytest.raises(ConfigError, match=f"{name}: is -1, but must be a whole number"):
+        ScheduleBatchSampler(table(2, 4)).set_epoch(*place)
