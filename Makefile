@@ -40,12 +40,8 @@ test: install  ## the default tests, under 8 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 tests/unit
 	$(BIN)/python -m pytest -m "not slow and not slurm" --ignore=tests/unit
 
-# Whole runs leave a third of two cores idle while their processes start, so two test files share them; but not those
-# that lose nodes, which Ray tells by silence, and those that start a Ray which others could find.
-ALONE := tests/integration/test_lost_nodes.py tests/integration/test_ray_that_is_there.py tests/integration/test_bench_selection.py
 test-slow: install  ## the tests that take longer
-	$(BIN)/python -m pytest -m "slow and not slurm" -n 2 --dist loadscope $(addprefix --ignore=,$(ALONE))
-	$(BIN)/python -m pytest -m "slow and not slurm" $(ALONE)
+	$(BIN)/python -m pytest -m "slow and not slurm"
 
 test-slurm: install  ## SLURM's real daemons, installed (as root, on Debian), started and stopped
 	sh tests/slurm/install.sh
