@@ -109,7 +109,7 @@ def test_a_node_that_is_lost_in_embedding_and_replaced(cluster, overrides, tmp_p
         "selection.refresh.embeddings=computed",
     ]
     alone, run_dir = tmp_path / "alone", tmp_path / "run"
-    complete(alone, overrides)
+    complete(alone, [*overrides, "selection.refresh.keep_ranks=true"])
 
     cluster.add_node(num_cpus=1)
     selecting = {"num_cpus": 1, "labels": {"work": "selection"}}
