@@ -18,7 +18,7 @@ from selection.checks import check_batch_size, check_pairs, unit_rows
 from selection.config import SelectionConfig
 from selection.errors import ArtifactError, ConfigError
 from selection.progress import Progress
-from selection.schedule import Schedule, may_replace, open_schedule, write_schedule
+from selection.schedule import Schedule, check_place, open_schedule, write_schedule
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def _check_out(folder: Path) -> None:
     make_folder(folder.parent, "--out")
     if not os.access(folder.parent, os.W_OK):
         raise ConfigError(f"--out: {folder.parent} cannot be written to; choose another folder")
-    if not may_replace(folder):
-        raise ConfigError(f"--out: {folder} exists and is no schedule; choose another folder")
+    check_place(folder, "--out")
 
 
 def read_embeddings(path: Path) -> Float32[np.ndarray, "n d"]:

@@ -115,9 +115,8 @@ def hold_back(
     may_rest = np.setdiff1d(nodes, previous_leftover)
     num_leftover = len(nodes) % batch_size
     resting = rng.choice(may_rest, min(num_leftover, len(may_rest)), replace=False)
-    if (
-        len(resting) < num_leftover
-    ):  # as after a round of larger batches, or one that held many back
+    if len(resting) < num_leftover:
+        # as after a round of larger batches, or one that held many back
         others = np.setdiff1d(nodes, may_rest)
         again = rng.choice(others, num_leftover - len(resting), replace=False)
         resting = np.concatenate([resting, again])

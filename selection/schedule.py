@@ -125,8 +125,7 @@ def write_schedule(
         ValueError: ids are missing, repeated or out of range, or a field is missing.
     """
     folder = Path(folder)
-    if not may_replace(folder):
-        raise ConfigError(f"{folder} exists and is no schedule; choose another folder")
+    check_place(folder)
     if missing := [field for field in _FIELDS if field not in fields]:
         raise ValueError(f"fields: {', '.join(missing)} missing")
     ids_repeat = fields["strategy"] == _REPEATS_IDS
@@ -147,11 +146,18 @@ def write_schedule(
     return open_schedule(folder)
 
 
-def may_replace(folder: Path) -> bool:
-    """Whether nothing would be lost there but a schedule, perhaps a damaged one."""
-    if not folder.is_dir():
-        return not folder.exists()
-    return {path.name for path in folder.iterdir()} <= {*_ARRAYS, MANIFEST}
+def check_place(folder: Path, field: str = "folder") -> None:
+    """Refuse a place where more would be lost than a schedule, perhaps a damaged one; `field` is what names it.
+
+    Raises:
+        ConfigError: something else is there.
+    """
+    if folder.is_dir():
+        is_free = {path.name for path in folder.iterdir()} <= {*_ARRAYS, MANIFEST}
+    else:
+        is_free = not folder.exists()
+    if not is_free:
+        raise ConfigError(f"{field}: {folder} exists and is no schedule; choose another folder")
 
 
 def open_schedule(
