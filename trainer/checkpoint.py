@@ -10,6 +10,7 @@ A crash leaves a folder without a manifest. Readers pass it over, and a writer r
 Memory: rank 0 holds one copy of the weights while it saves; at ZeRO stage 3 every rank holds one whole parameter.
 """
 
+import contextlib
 import math
 import shutil
 from collections.abc import Collection, Mapping
@@ -132,16 +133,29 @@ def load(engine: Engine, checkpoint: Checkpoint) -> None:
         ArtifactError: DeepSpeed's files are those of another step.
     """
     saved, stage = checkpoint.manifest["world_size"], checkpoint.manifest["zero_stage"]
-    folder = checkpoint.folder
-    if stage and saved != dist.get_world_size():
-        fields = load_resharded(engine, folder)
-    else:
-        _, fields = engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    folder, is_resharded = checkpoint.folder, stage and saved != dist.get_world_size()
+    # From inside, as DeepSpeed takes paths for patterns, and a run_dir may have brackets.
+    with contextlib.chdir(folder.parent):
+        if is_resharded:
+            fields = load_resharded(engine, Path(folder.name))
+        else:
+            _, fields = engine.load_checkpoint(".", tag=folder.name)
+    if is_resharded:
+        _load_buffers(engine.module, folder)
     if fields is None or fields["step"] != checkpoint.position.step:
         raise ArtifactError(
             f"{folder}: DeepSpeed's files are not of step {checkpoint.position.step}; delete the folder to go on "
             f"from the checkpoint before"
         )
+
+
+def _load_buffers(model: ContrastiveModel, folder: Path) -> None:
+    """What DeepSpeed's universal format leaves out, such as the statistics of batch norm."""
+    buffers = dict(model.named_buffers())
+    if saved := buffers.keys() & model.state_dict().keys():
+        weights, _ = load_weights(folder)
+        for name in saved:
+            buffers[name].copy_(weights[name])
 
 
 def latest_checkpoint(folder: Path, config_hash: str, hashes: bool = True) -> Checkpoint | None:

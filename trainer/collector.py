@@ -45,7 +45,7 @@ class Collector:
         if number not in self._noted:
             return
         self._ids.append(np.asarray(step.ids))
-        if self._rows:  # the step before is computed by now, so that nobody waits for a GPU
+        if self._rows:  # one step behind, so that a GPU holds no more than the rows of two
             self._rows[-1] = self._rows[-1].cpu()
         self._rows.append(torch.stack([u.detach(), v.detach()]))
 

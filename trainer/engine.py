@@ -54,8 +54,6 @@ class Engine(Protocol):
 
     def zero_optimization_stage(self) -> int: ...  # noqa: D102
 
-    def bfloat16_enabled(self) -> bool: ...  # noqa: D102
-
     def save_checkpoint(  # noqa: D102
         self, save_dir: str, tag: str, client_state: dict[str, Any], save_latest: bool
     ) -> Any: ...
@@ -204,10 +202,9 @@ def take_step(engine: Engine, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
         Norm of the gradient over all parameters and ranks, before clipping.
     """
     engine.backward(loss)
-    # Without ZeRO and in float32, DeepSpeed clips but does not tell the norm.
+    # Without ZeRO, DeepSpeed clips but does not tell the norm.
     gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    plain = engine.zero_optimization_stage() == 0 and not engine.bfloat16_enabled()
-    norm = get_total_norm(gradients) if plain else None
+    norm = get_total_norm(gradients) if engine.zero_optimization_stage() == 0 else None
     engine.step()
     return torch.as_tensor(engine.get_global_grad_norm() if norm is None else norm)
 

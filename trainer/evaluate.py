@@ -4,7 +4,8 @@ The rank of pair i is one plus the number of others that are at least as similar
 Embeddings that have all collapsed into one point thus score 0 rather than luck, and a pool with duplicates is scored
 from below. Similarities within `TIE_TOLERANCE` are ties, so that the rounding of a matrix product decides nothing.
 
-Cost: 4 N M d operations. Memory: one block of rows against the pool, `_BLOCK_BYTES`; never N x N.
+Cost: 4 N M d operations. Memory: the pool in float32, where there are distractors a copy of all u and v, and one block
+of rows against the pool, `_BLOCK_BYTES`; never N x N.
 
 The paper judges single-view models in two ways (section 5.2). Over all images, each view looks for the other view of
 its image: `retrieval_metrics`, whose recall at 1 is the paper's R@1. Within one image, each view looks for the other

@@ -2,7 +2,8 @@
 
 Only rank 0 writes. A run that goes on from a checkpoint takes back the lines after it, so that each step is in the
 file once. Sums since the last line are not part of a checkpoint, so a line is also written before each one; then a
-resumed run writes the lines that an uninterrupted run would have written.
+run that goes on after a crash writes the lines that an uninterrupted run would have written. One that was asked to stop
+has a line more, where it stopped, and the next one is the mean of fewer steps.
 """
 
 import json
@@ -97,17 +98,22 @@ class Window:
     """Sums over the steps since the last log line."""
 
     loss_sum: torch.Tensor
+    norm_sum: torch.Tensor
+    """Of the gradients' norms; not finite if one of them was not."""
+
     start_s: float
     num_steps: int = 0
 
     @classmethod
     def open(cls, device: torch.device) -> "Window":
         """An empty window."""
-        return cls(torch.zeros((), device=device), time.perf_counter())
+        loss_sum, norm_sum = torch.zeros((2,), device=device)
+        return cls(loss_sum, norm_sum, time.perf_counter())
 
-    def add(self, loss: torch.Tensor) -> None:
+    def add(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
         """Count a step; without waiting for a GPU."""
         self.loss_sum += loss.detach()
+        self.norm_sum += norm.detach()
         self.num_steps += 1
 
     def elapsed_s(self) -> float:

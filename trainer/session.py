@@ -67,6 +67,7 @@ class Session:
         engine = build_engine(model, job.train, horizon)
         index = ShardIndex.open(job.index_folder, hashes=False)  # the launcher has hashed it
         session = cls(job, engine, horizon, index)
+        session._check_claim()  # going on with another number of ranks writes
         if checkpoint := _newest_checkpoint(job):
             session._go_to(checkpoint)
         if dist.get_rank() == 0:

@@ -1,5 +1,7 @@
 """What the ranks of the tests in this folder do; each function runs on every rank of a group."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selection.errors import ArtifactError, JobError
-from trainer import loop, stopping, worker
+from trainer import loop, session, stopping, worker
 from trainer.checkpoint import latest_checkpoint
 from trainer.engine import process_group
 from trainer.losses import info_nce
@@ -76,9 +78,29 @@ def train_jobs(jobs: list[str], crash_at_steps: list[list[int]]) -> list[list[st
     with process_group(use_gpu=False):
         for text, crashes in zip(jobs, crash_at_steps, strict=True):
             job = TrainJob.model_validate_json(text)
-            messages.append([_crash(job, step) for step in crashes])
-            train(job)
+            with _counting_steps(job.train.precision == "bfloat16"):
+                messages.append([_crash(job, step) for step in crashes])
+                train(job)
     return messages
+
+
+@contextmanager
+def _counting_steps(wanted: bool) -> Iterator[None]:
+    """Models that count their steps in a buffer, as batch norm keeps its statistics in some."""
+    build_model = session.build_model
+
+    def count(module: nn.Module, *_: Any) -> None:
+        module.num_steps += module.training
+
+    def build(*args: Any) -> nn.Module:
+        model = build_model(*args)
+        model.register_buffer("num_steps", torch.zeros(()))
+        model.register_forward_hook(count)
+        return model
+
+    session.build_model = build if wanted else build_model
+    yield
+    session.build_model = build_model
 
 
 def train_one(job: str) -> list[str]:

@@ -34,6 +34,9 @@ NUM_STEPS = 24
 ENDS = {"short": (17, []), "long": (29, []), "long-crashed": (29, [27])}
 """By name, runs that end at another step than their last schedule, and the steps at which they crash."""
 
+FOLDERS = {"windows-crashed": "windows [1e-3] (crashed)+"}
+"""By name, folders that DeepSpeed would take for patterns."""
+
 AHEAD = {"ahead": {}, "ahead-crashed": {}, "ahead-computed": {"embeddings_folder": None}}
 """By name, runs whose next schedule is selected while they train, and what changes their job."""
 
@@ -76,14 +79,20 @@ def runs(workshop, tmp_path_factory):
         # Before the 9th step of round 0, whose last checkpoint is at 5; and of round 1, before it has one.
         crashes[f"crashed-{stage}"] = (train, [8, 14])
     for stage in STAGES[1:]:
-        train = {"zero_stage": stage, "precision": "bfloat16"}
+        train = {"zero_stage": stage, "precision": "bfloat16", "keep_checkpoints": 9}
         crashes[f"bfloat16-{stage}"] = (train, [])
         crashes[f"bfloat16-crashed-{stage}"] = (train, [8])
     windows = {"zero_stage": 1, "log_every_steps": 4}
     crashes["windows"] = (windows, [])
     crashes["windows-crashed"] = (windows, [7])
     crashes |= {name: ({}, steps) for name, (_, steps) in ENDS.items()}
-    jobs = {name: workshop.job(name, **train) for name, (train, _) in crashes.items()}
+    crashes |= {"dropout": ({}, []), "dropout-crashed": ({}, [8, 14])}
+    jobs = {
+        name: workshop.job(FOLDERS.get(name, name), **train) for name, (train, _) in crashes.items()
+    }
+    dropout = workshop.encoder_config.model_copy(update={"dropout": 0.1})
+    for name in ("dropout", "dropout-crashed"):
+        jobs[name] = jobs[name].model_copy(update={"encoder": dropout})
     for name, changes in AHEAD.items():
         jobs[name] = workshop.job(name, keep_checkpoints=1).model_copy(
             update={"select_ahead": True, **changes}
@@ -258,6 +267,12 @@ def test_log_lines_are_means_that_a_crash_does_not_change(runs):
         assert metric(jobs["windows"])[stop] == pytest.approx(mean, rel=1e-6)
 
 
+def test_a_crash_changes_no_random_number(runs):
+    jobs, _ = runs
+    assert metric(jobs["dropout"]) == metric(jobs["dropout-crashed"])
+    assert metric(jobs["dropout"]) != metric(jobs["stage-1"])
+
+
 def test_the_last_round_ends_where_the_run_does(runs):
     """Before or after its schedule does, and the learning rate has fallen by then."""
     jobs, _ = runs
@@ -305,24 +320,35 @@ def test_an_embedding_worker_reads_every_stage(runs, reference, workshop, stage)
 @pytest.mark.parametrize("num_ranks", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_another_number_of_ranks_goes_on_at_every_stage(runs, workshop, tmp_path, num_ranks):
     jobs, _ = runs
-    others = [
-        workshop.job(f"on-{num_ranks}-{stage}", zero_stage=stage, num_ranks=num_ranks)
-        for stage in STAGES
-    ]
-    for stage, job in enumerate(others):
-        shutil.copytree(jobs[f"stage-{stage}"].checkpoints_folder, job.checkpoints_folder)
+    names = [*(f"stage-{stage}" for stage in STAGES), *(f"bfloat16-{s}" for s in STAGES[1:])]
+    others = {}
+    for name in names:
+        precision, stage = jobs[name].train.precision, jobs[name].train.zero_stage
+        others[name] = job = workshop.job(
+            f"{name}, on {num_ranks} (+)",
+            zero_stage=stage,
+            num_ranks=num_ranks,
+            precision=precision,
+        )
+        shutil.copytree(jobs[name].checkpoints_folder, job.checkpoints_folder)
         for path in complete_checkpoints(job.checkpoints_folder):
             if path.name > "step-00000017":
                 shutil.rmtree(path)
-    texts = [job.model_dump_json() for job in others]
-    run_ranks(rank_programs.train_jobs, num_ranks, tmp_path, jobs=texts, crash_at_steps=[[]] * 4)
-    for stage, job in enumerate(others):
-        found, whole = metric(job), metric(jobs[f"stage-{stage}"])
+    texts = [job.model_dump_json() for job in others.values()]
+    crashes = [[]] * len(texts)
+    run_ranks(rank_programs.train_jobs, num_ranks, tmp_path, jobs=texts, crash_at_steps=crashes)
+    for name, job in others.items():
+        found, whole = metric(job), metric(jobs[name])
+        is_short = job.train.precision == "bfloat16"
+        tolerance = BFLOAT16_LOSS_TOLERANCE if is_short else LOSS_TOLERANCE
         assert list(found) == list(range(18, NUM_STEPS + 1))
-        assert found == pytest.approx({step: whole[step] for step in found}, rel=LOSS_TOLERANCE)
+        assert found == pytest.approx({step: whole[step] for step in found}, rel=tolerance)
         newest = latest_checkpoint(job.checkpoints_folder, "of-the-test")
         assert newest.manifest["world_size"] == num_ranks
         assert not (job.checkpoints_folder / "universal").exists()
+        if is_short:
+            weights, _ = load_weights(newest.folder)
+            assert weights["num_steps"] == NUM_STEPS
 
 
 def test_no_run_left_an_incomplete_checkpoint(runs):

@@ -13,8 +13,13 @@ from trainer.model import build_model
 
 
 @pytest.fixture
-def model(encoder_config, encoder_folder):
-    config = encoder_config.model_copy(update={"dropout": 0.4})
+def config(encoder_config):
+    """With dropout, which no embedding may have."""
+    return encoder_config.model_copy(update={"dropout": 0.4})
+
+
+@pytest.fixture
+def model(config, encoder_folder):
     return build_model(config, encoder_folder, TrainConfig(), seed=1)
 
 
@@ -29,35 +34,31 @@ def embed(embedder, samples):
     return embedder.embed_batch(embedder.collate(samples))
 
 
-def test_it_embeds_as_the_model_does(model, checkpoint, encoder_config, encoder_folder, pairs):
-    embedder = CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)
+def test_it_embeds_as_the_model_does(model, checkpoint, config, encoder_folder, pairs):
+    embedder = CheckpointEmbedder(config, encoder_folder, checkpoint)
     U, V = embed(embedder, pairs.samples[:7])
     assert U.dtype == V.dtype == np.float32
     u, v = model.eval().encoder(model.encoder.collate(pairs.samples[:7]))
     assert np.array_equal(U, u.detach().numpy())
     assert np.array_equal(V, v.detach().numpy())
     assert math.isclose(embedder.temperature, 0.07)
-    assert embedder.parts == (encoder_config.u_part, encoder_config.v_part)
+    assert embedder.parts == (config.u_part, config.v_part)
 
 
 def test_bfloat16_weights_are_computed_with_in_float32(
-    model, checkpoint, encoder_config, encoder_folder, pairs
+    model, checkpoint, config, encoder_folder, pairs
 ):
-    exact, _ = embed(CheckpointEmbedder(encoder_config, encoder_folder, checkpoint), pairs.samples)
+    exact, _ = embed(CheckpointEmbedder(config, encoder_folder, checkpoint), pairs.samples)
     torch.save(model.bfloat16().state_dict(), checkpoint / WEIGHTS)
     write_manifest(checkpoint, "checkpoint", [WEIGHTS], {"temperature": 0.07})
-    rounded, _ = embed(
-        CheckpointEmbedder(encoder_config, encoder_folder, checkpoint), pairs.samples
-    )
+    rounded, _ = embed(CheckpointEmbedder(config, encoder_folder, checkpoint), pairs.samples)
     assert 0 < np.abs(exact - rounded).max() < 0.05
     np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-6)
 
 
-def test_products_in_bfloat16_and_rows_in_float32(
-    checkpoint, encoder_config, encoder_folder, pairs
-):
+def test_products_in_bfloat16_and_rows_in_float32(checkpoint, config, encoder_folder, pairs):
     exact, short = (
-        CheckpointEmbedder(encoder_config, encoder_folder, checkpoint, precision=precision)
+        CheckpointEmbedder(config, encoder_folder, checkpoint, precision=precision)
         for precision in ("float32", "bfloat16")
     )
     for expected, found in zip(
@@ -70,7 +71,7 @@ def test_products_in_bfloat16_and_rows_in_float32(
     assert 0 < np.abs(exact.embed("u", texts) - short.embed("u", texts)).max() < 0.05
 
 
-def test_an_incomplete_checkpoint_is_refused(checkpoint, encoder_config, encoder_folder):
+def test_an_incomplete_checkpoint_is_refused(checkpoint, config, encoder_folder):
     (checkpoint / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match="complete checkpoint"):
-        CheckpointEmbedder(encoder_config, encoder_folder, checkpoint)
+        CheckpointEmbedder(config, encoder_folder, checkpoint)

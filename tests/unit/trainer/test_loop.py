@@ -20,12 +20,11 @@ class StubEngine:
 
     device = torch.device("cpu")
 
-    norm = 0.5
-
-    def __init__(self, fail_at=None):
+    def __init__(self, fail_at=None, norms=()):
         self.module = torch.nn.Linear(3, 3)
         self.num_steps = 0
         self.fail_at = fail_at
+        self.norms = norms
 
     def __call__(self, batch):
         x = F.normalize(self.module(batch["u"]), dim=1)
@@ -41,11 +40,8 @@ class StubEngine:
     def zero_optimization_stage(self):
         return 1
 
-    def bfloat16_enabled(self):
-        return False
-
     def get_global_grad_norm(self):
-        return self.norm
+        return self.norms[self.num_steps - 1] if self.norms else 0.5
 
 
 class ListLog:
@@ -117,13 +113,14 @@ def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_saved(plan):
     assert saved == []
 
 
-def test_so_does_a_gradient_that_is_not_a_number_while_the_loss_still_is_one(plan):
-    saved, engine = [], StubEngine()
-    engine.norm = float("nan")
-    with pytest.raises(JobError, match="train/grad_norm is nan in step 3,"):
-        train_round(
-            engine, [{"u": torch.eye(4, 3)}] * plan.num_steps, Position(), plan, None, saved.append
-        )
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("norm", [float("nan"), float("inf")])
+def test_so_does_a_gradient_that_is_not_a_number_while_the_loss_still_is_one(plan, norm, step):
+    """At any step: DeepSpeed leaves it out, and all that follow are finite."""
+    norms = [norm if number == step else 0.5 for number in range(1, plan.num_steps + 1)]
+    saved, batches = [], [{"u": torch.eye(4, 3)}] * plan.num_steps
+    with pytest.raises(JobError, match=f"train/grad_norm is {norm} in steps 1 to 3,"):
+        train_round(StubEngine(norms=norms), batches, Position(), plan, None, saved.append)
     assert saved == []
 
 

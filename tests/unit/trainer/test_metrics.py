@@ -64,9 +64,9 @@ def test_what_is_not_finite_stops_the_run(value):
 
 def test_a_window_adds_up():
     window = Window.open(torch.device("cpu"))
-    for loss in (1.0, 2.5):
-        window.add(torch.tensor(loss, requires_grad=True))
-    assert (window.loss_sum.item(), window.num_steps) == (3.5, 2)
+    for loss, norm in ((1.0, 0.5), (2.5, 0.25)):
+        window.add(torch.tensor(loss, requires_grad=True), torch.tensor(norm))
+    assert (window.loss_sum.item(), window.norm_sum.item(), window.num_steps) == (3.5, 0.75, 2)
     assert not window.loss_sum.requires_grad
 
 
