@@ -1,6 +1,7 @@
 """Search the held-out pairs of a finished run: a text in, the most similar second parts out."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def search(root: Path, queries: Sequence[str], top: int) -> list[list[Hit]]:
     _, V = load_embeddings(run_dir.embeddings("heldout", last["round"]))
     index = ShardIndex.open(run_dir.index("heldout"))
     embedder = CheckpointEmbedder(config.encoder, run_dir.encoder, folder)  # it made V as well
-    similarities = embedder.embed("u", [query.encode() for query in queries]) @ V.T
+    similarities = embedder.embed("u", [os.fsencode(query) for query in queries]) @ V.T
     best = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
     return [
         [
@@ -88,12 +89,17 @@ def _text_of(sample: dict, part: str) -> str:
 
 def describe(query: str, hits: Sequence[Hit]) -> str:
     """What the terminal shows for one query."""
-    lines = [f'"{query}"']
+    lines = [f'"{_printable(query)}"']
     for place, hit in enumerate(hits, start=1):
         where = str(hit.source.get("qualname") or hit.source.get("key", ""))
         if "path" in hit.source:
             where += f"  {hit.source['path']}:{hit.source.get('line', 1)}"
-        lines.append(f"  {place}. {hit.similarity:.3f}  {where}")
+        lines.append(f"  {place}. {hit.similarity:.3f}  {_printable(where)}")
         preview = [line for line in hit.text.splitlines() if line.strip()][:_PREVIEW_LINES]
-        lines += [f"         {line[:100]}" for line in preview]
+        lines += [f"         {_printable(line[:100])}" for line in preview]
     return "\n".join(lines)
+
+
+def _printable(line: str) -> str:
+    """Without what would steer a terminal, or cannot be written to one; a data set may hold anything."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in line.expandtabs())

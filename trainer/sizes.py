@@ -104,10 +104,20 @@ def _settings(tower: ImageTowerConfig | TextTowerConfig, field: str) -> dict[str
     given: Mapping[str, Any] = tower.settings
     saved = Path(tower.pretrained or "") / "config.json"
     if tower.pretrained and saved.is_file():
-        given = _of_architecture(json.loads(saved.read_text()), tower.architecture)
+        given = _of_architecture(_read(saved, f"{field}.pretrained"), tower.architecture)
     settings = {**_ARCHITECTURES[tower.architecture].defaults, **given}
     _check_settings(settings, _ARCHITECTURES[tower.architecture].defaults, f"{field}.settings")
     return settings
+
+
+def _read(path: Path, field: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{field}: {path} is not valid JSON ({error}); restore it") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{field}: {path} holds no settings; restore it")
+    return found
 
 
 def _of_architecture(saved: Mapping[str, Any], architecture: str) -> Mapping[str, Any]:
@@ -124,11 +134,16 @@ def _check_settings(settings: Mapping[str, Any], like: Mapping[str, Any], field:
         is_number = isinstance(example, int | list) and not isinstance(example, bool)
         if is_number and not (
             isinstance(value, list) == is_list
+            and numbers
             and all(type(number) is int and number > 0 for number in numbers)
         ):
             wanted = "a list of whole numbers" if is_list else "a whole number"
             raise ConfigError(
                 f"{field}.{name}: is {value!r}, but must be {wanted} above 0; change it"
+            )
+        if isinstance(example, float) and type(value) not in (int, float):
+            raise ConfigError(
+                f"{field}.{name}: is {value!r}, but must be a number; YAML takes 1.0e-6 for one, and 1e-6 for a text"
             )
     lengths = {name: len(settings[name]) for name in like if isinstance(like[name], list)}
     if len(set(lengths.values())) > 1:

@@ -56,7 +56,7 @@ def write_cifar100(
     names = tuple(files[f"{kind}_label_names.txt"].decode().split() for kind in ("coarse", "fine"))
     shards = []
     for part, name in _PARTS.items():
-        if len(files[name]) % _RECORD_BYTES:
+        if not files[name] or len(files[name]) % _RECORD_BYTES:
             raise ArtifactError(
                 f"{source}: {name} has {len(files[name])} bytes, expected a multiple of {_RECORD_BYTES}; "
                 f"get the file again from {_BINARY}"

@@ -10,6 +10,7 @@ the first image, then of the second: the pools of `trainer.evaluate.corrupted_re
 Legend: n images, s = 32 height and width.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -53,10 +54,14 @@ def write_cifar100_c(
             have to be unpickled.
     """
     arrays = _Arrays.find(source)
-    parameters = {"corruptions": list(arrays.names), "severity": severity}
+    num_images = arrays.check()
+    parameters = {
+        "corruptions": list(arrays.names),
+        "severity": severity,
+        "source": arrays.fingerprint(),
+    }
     if manifest := find_dataset(folder, parameters):
         return manifest
-    num_images = arrays.check()
     make = _Corrupted(arrays, severity, num_images, 0, 0).between
     shards = split_part("corrupted", num_images * len(arrays.names), make)
     fields = {"corrupted": {"corruptions": list(arrays.names)}}
@@ -138,13 +143,19 @@ class _Arrays:
             if num_bytes < math.prod(shape):
                 raise ArtifactError(f"{self.source}: {name}.npy is cut off; get the data set again")
             expected = expected or shape
-            if shape != expected or shape[0] % NUM_SEVERITIES:
+            if shape != expected or not shape[0] or shape[0] % NUM_SEVERITIES:
                 raise ArtifactError(
                     f"{self.source}: {name}.npy has shape {shape}, expected {expected} with a multiple of "
                     f"{NUM_SEVERITIES} rows; get the data set again"
                 )
         assert expected is not None, "there is an array"
         return expected[0] // NUM_SEVERITIES
+
+    def fingerprint(self) -> str:
+        """Hash of the first images of every array; reading all 3 GB would take longer than a second call should."""
+        numbers = range(len(self.names))
+        first = [self.rows(number, 0, NUM_SEVERITIES).tobytes() for number in numbers]
+        return hashlib.blake2b(b"".join(first), digest_size=16).hexdigest()
 
     def rows(self, number: int, start: int, stop: int) -> UInt8[np.ndarray, "n s s 3"]:
         """Images of one array."""

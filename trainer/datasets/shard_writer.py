@@ -71,6 +71,8 @@ def find_dataset(folder: Path, parameters: Mapping[str, Any]) -> dict[str, Any] 
         ConfigError: `folder` holds something else.
         ArtifactError: the data set in it is damaged.
     """
+    if not folder.name:
+        raise ConfigError(f"{folder} cannot be replaced as a whole; name a folder inside it")
     if not has_manifest(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder} is not an empty folder; choose another one, or delete it")

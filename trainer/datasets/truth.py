@@ -29,14 +29,24 @@ def read_truth(pairs: PairReader, name: str = "meaning") -> Int64[np.ndarray, "n
     for start in range(0, len(pairs), _CHUNK_PAIRS):
         ids = np.arange(start, min(start + _CHUNK_PAIRS, len(pairs)))
         for number, sample in zip(ids, pairs.read(ids), strict=True):
-            truth = json.loads(sample.get("json", "{}"))
-            if not isinstance(truth.get(name), int):
+            found = _number(sample.get("json", b""), name)
+            if found is None:
                 raise ArtifactError(
                     f"sample {sample['__key__']!r}: its json part holds no number {name!r}; "
                     "take a data set of `coterie dataset image-text`"
                 )
-            numbers[number] = truth[name]
+            numbers[number] = found
     return numbers
+
+
+def _number(text: bytes, name: str) -> int | None:
+    """What an object in JSON says; None if it says nothing, or the text is none."""
+    try:
+        truth = json.loads(text)
+    except ValueError:
+        return None
+    found = truth.get(name) if isinstance(truth, dict) else None
+    return found if isinstance(found, int) else None
 
 
 def num_false_negatives(

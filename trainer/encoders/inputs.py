@@ -89,12 +89,20 @@ def read_image(content: bytes, key: str) -> Image.Image:
         ArtifactError: it is no image, is cut off, or would take an absurd amount of memory.
     """
     try:
-        return Image.open(io.BytesIO(content), formats=_FORMATS).convert("RGB")
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        return _in_8_bits(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise ArtifactError(
             f"sample {key!r}: found no image of a format among {', '.join(_FORMATS)} that can be decoded; "
             "let the side read another part, or leave this sample out"
         ) from None
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """The high bytes of grey in 16 bits, whose values Pillow would cut off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,12 @@ def _config_class(architecture: str, field: str, input_name: str) -> type[Pretra
             f"{field}: transformers knows no {architecture!r}; see its documentation for others"
         )
     config_class = CONFIG_MAPPING[architecture]
-    if (found := _model_class(config_class).main_input_name) != input_name:
+    model_class = _model_class(config_class)
+    if not isinstance(model_class, type):  # funnel has one for each use
+        raise ConfigError(
+            f"{field}: transformers has several models for {architecture}; take another architecture"
+        )
+    if (found := model_class.main_input_name) != input_name:
         raise ConfigError(
             f"{field}: {architecture} reads {found}, but the tower gives {input_name}; take another architecture"
         )

@@ -9,6 +9,7 @@ Memory: the distinct words of the texts read, plus one chunk of pairs.
 Legend: b pairs, t tokens of the longest text.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,7 +180,16 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(_training_texts(parts, index, progress), trainer)
-    return tokenizer
+    return _reading_names_as_text(tokenizer)
+
+
+def _reading_names_as_text(tokenizer: Tokenizer) -> Tokenizer:
+    """The same vocabulary, in which the names of its special tokens are text like any other.
+
+    They stay in it, but no text becomes one: `<pad>` in a caption would be taken for padding.
+    """
+    parts = json.loads(tokenizer.to_str())
+    return Tokenizer.from_str(json.dumps({**parts, "added_tokens": []}))
 
 
 def _split_words(tokenizer: Tokenizer) -> None:
@@ -233,7 +243,8 @@ def _training_texts(
 
 def decode(text: bytes, max_tokens: int) -> str:
     """As much of a text as can matter."""
-    # Texts can be whole files, and what lies beyond max_tokens of the longest tokens is never read.
+    # Texts can be whole files; what lies beyond max_tokens of our longest tokens would be read only after white space
+    # that has no tokens.
     return text[: max_tokens * _MAX_BYTES_PER_TOKEN].decode("utf-8", errors="replace")
 
 
@@ -245,8 +256,10 @@ def beginning(text: bytes, max_tokens: int) -> bytes:
     num_bytes = max_tokens * _USUAL_BYTES_PER_TOKEN
     if len(text) <= num_bytes:
         return text
-    first, *last = text[:num_bytes].rsplit(None, 1)
-    return first if last else b""
+    words = text[:num_bytes].rsplit(
+        None, 1
+    )  # the last one may be cut off; of white space alone there is none
+    return words[0] if len(words) == 2 else b""
 
 
 def _settings(config: TextTransformerConfig) -> dict[str, Any]:

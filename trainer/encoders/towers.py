@@ -20,11 +20,13 @@ such thing for CPUs, so several CPU ranks are refused.
 Legend: b pairs, d dims.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from tokenizers import Tokenizer
@@ -43,6 +45,10 @@ from trainer.encoders.tower import ImageTower, TextTower, make_projector
 
 _TOKENIZER = "tokenizer.json"
 _NUM_TRIED = 2
+_TRANSFORMERS_ERRORS = (
+    AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""Whatever transformers and torch raise where settings do not fit."""
 
 
 def prepare(config: TowersConfig, index: PairReader, folder: Path, progress: Progress) -> None:
@@ -167,18 +173,13 @@ def _check_sizes(text: TextTowerConfig, model: PretrainedConfig, vocab_size: int
 def _try(config: TowersConfig, folder: Path, index: PairReader) -> None:
     """Learn from a few pairs, so that what does not fit together is known before a cluster starts."""
     samples = index.read(np.arange(min(_NUM_TRIED, len(index))))
-    try:
+    with _naming_what_does_not_fit("the first pairs"):
         encoder = Towers(config, folder)
         u, v = encoder(encoder.collate(samples))
         (u.sum() + v.sum()).backward()
-    except (ConfigError, ArtifactError):
-        raise
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        # Whatever transformers and torch raise where sizes do not fit.
-        raise ConfigError(
-            f"encoder: does not work on the first pairs: {type(error).__name__}: {' '.join(str(error).split())}; "
-            "correct its settings"
-        ) from error
+    if config.text:  # the first texts may be short
+        with _naming_what_does_not_fit(f"a text of {config.text.max_tokens} tokens"):
+            _try_longest(encoder.towers["text"], config.text.max_tokens)
     for name, weight in encoder.named_parameters():
         if weight.grad is None:  # data-parallel training would wait for its gradient, or fail
             kind = name.split(".")[1]
@@ -188,5 +189,26 @@ def _try(config: TowersConfig, folder: Path, index: PairReader) -> None:
             )
 
 
+@contextmanager
+def _naming_what_does_not_fit(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, ArtifactError):
+        raise
+    except _TRANSFORMERS_ERRORS as error:
+        raise ConfigError(
+            f"encoder: does not work on {what}: {type(error).__name__}: {' '.join(str(error).split())}; "
+            "correct its settings"
+        ) from error
+
+
+@torch.no_grad()
+def _try_longest(tower: Any, max_tokens: int) -> None:
+    """A text of as many tokens as there may be: some models keep a few of their positions to themselves."""
+    last = tower.model.config.vocab_size - 1  # no model takes it for padding, which has no position
+    tower(torch.full((1, max_tokens), last))
+
+
 def _settings(config: TowersConfig) -> dict[str, Any]:
-    return {"encoder": config.model_dump(mode="json")}
+    """What differs from its default, so that a setting that is added later leaves all folders alone."""
+    return {"encoder": config.model_dump(mode="json", exclude_defaults=True)}

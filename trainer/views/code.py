@@ -34,10 +34,11 @@ def random_view(text: str, config: CodeViewsConfig, rng: np.random.Generator) ->
     Returns:
         The view; it is never empty unless `text` is.
     """
-    view = "\n".join(_drop_lines(_crop(text.split("\n"), config.min_span, rng), config, rng))
-    if rng.random() < config.drop_comments:
-        view = drop_comments(view)
-    return rename(view if view.strip() else text, config.rename, rng)
+    # Before lines go: a quote that is left alone would pair with one of another string.
+    code = drop_comments(text) if rng.random() < config.drop_comments else text
+    code = code if code.strip() else text
+    view = "\n".join(_drop_lines(_crop(code.split("\n"), config.min_span, rng), config, rng))
+    return rename(view if view.strip() else code, config.rename, rng)
 
 
 def _crop(lines: list[str], min_span: float, rng: np.random.Generator) -> list[str]:

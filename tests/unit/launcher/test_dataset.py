@@ -31,6 +31,12 @@ def test_code_of_one_s_own_by_command(tmp_path, capsys):
     assert found in capsys.readouterr().err
 
 
+def test_the_current_folder_is_no_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["dataset", "image-text", ".", "--pairs", "40", "--classes", "4"]) == 2
+    assert ". cannot be replaced as a whole; name a folder inside it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("share", ["1.5", "-0.1", "nan"])
 def test_shares_are_checked(tmp_path, share, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -37,3 +37,11 @@ def test_what_the_json_member_holds_is_the_users(member):
     found = _hit(0.5, {"__key__": "k", "txt": b"text", "json": member}, "txt")
     where = "5  a:1" if member.startswith(b"{") else "k"
     assert describe("q", [found]).splitlines()[1] == f"  1. 0.500  {where}"
+
+
+def test_nothing_that_is_shown_steers_the_terminal():
+    sample = {"__key__": "\x1b[2J", "py": b"a\x1b[31m\tb\x9b"}
+    text = describe("query\udce9", [_hit(0.5, sample, "py")])
+    assert text.encode().decode().isprintable() or "\n" in text
+    assert all(line.isprintable() for line in text.replace("\ufffd", "?").splitlines())
+    assert "a\ufffd[31m  b\ufffd" in text

@@ -211,6 +211,19 @@ def test_the_truth_of_a_part_is_read_in_the_order_of_ids(made, tmp_path):
         read_truth(index, "colour")
 
 
+@pytest.mark.parametrize("told", [b"{", b"[]", b'{"meaning": "a"}'])
+def test_a_sample_that_tells_no_truth(told):
+    class Told:
+        def __len__(self):
+            return 1
+
+        def read(self, ids):
+            return [{"__key__": "0", "json": told}]
+
+    with pytest.raises(ArtifactError, match="sample '0': its json part holds no number 'meaning'"):
+        read_truth(Told())
+
+
 def test_false_negatives_are_counted_as_pairs_of_pairs():
     rng = np.random.default_rng(0)
     meanings = rng.integers(0, 12, 60)

@@ -199,9 +199,30 @@ def test_an_architecture_that_nobody_counted():
             {"depths": [2, 2]},
             "hidden_sizes and depths have 4 and 2 entries; give as many",
         ),
+        (
+            "resnet",
+            {"hidden_sizes": [], "depths": []},
+            r"hidden_sizes: is \[\], but must be a list",
+        ),
+        (
+            "convnext",
+            {"layer_scale_init_value": "1e-6"},
+            "init_value: is '1e-6', but must be a number",
+        ),
+        ("convnext", {"layer_scale_init_value": None}, "init_value: is None, but must be a number"),
     ],
 )
 def test_settings_that_no_model_can_have(architecture, settings, message):
     tower = ImageTowerConfig(architecture=architecture, settings=settings)
     with pytest.raises(ConfigError, match=rf"encoder\.image\.settings.*{message}"):
+        encoder_sizes(towers_config(tower))
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_saved_model_whose_settings_cannot_be_read(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    tower = ImageTowerConfig(architecture="vit", pretrained=str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"encoder\.image\.pretrained: .*config\.json .*restore it"
+    ):
         encoder_sizes(towers_config(tower))

@@ -118,6 +118,26 @@ def test_damaged_cifar_is_named(binary, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (b"", r"train\.bin has 0 bytes, expected a multiple of 3074"),
+        (bytes(3075), r"train\.bin has 3075 bytes, expected a multiple of 3074"),
+        (bytes([20, 0]) + bytes(3072), r"train\.bin has a label without a name"),
+    ],
+)
+def test_records_that_cannot_be(tmp_path, train, message):
+    source = tmp_path / "cifar-100-binary.tar.gz"
+    names = {"fine_label_names.txt": FINE, "coarse_label_names.txt": COARSE}
+    with tarfile.open(source, "w:gz") as tar:
+        for name, content in (("train.bin", train), ("test.bin", bytes(3074))):
+            add(tar, name, content)
+        for name, lines in names.items():
+            add(tar, name, "\n".join(lines).encode())
+    with pytest.raises(ArtifactError, match=message):
+        write_cifar100(tmp_path / "data", source, 1, silent)
+
+
 def test_another_source_is_another_data_set(binary, tmp_path):
     write_cifar100(tmp_path / "data", binary, 1, silent)
     write_cifar100(tmp_path / "data", binary, 1, silent)
@@ -192,6 +212,18 @@ def test_arrays_of_another_kind_are_refused(corrupted, tmp_path, array, message)
         np.save(folder / "snow.npy", array, allow_pickle=True)
     with pytest.raises(ArtifactError, match=message):
         write_cifar100_c(tmp_path / "data", folder, 1, 1, silent)
+
+
+def test_other_images_of_the_same_corruptions_are_another_data_set(corrupted, tmp_path):
+    """CIFAR-10-C has the same names and shapes."""
+    for name, change in (("ours", 0), ("theirs", 1)):
+        (tmp_path / name).mkdir()
+        for corruption, array in corrupted.items():
+            np.save(tmp_path / name / f"{corruption}.npy", array + np.uint8(change))
+    for _ in range(2):
+        write_cifar100_c(tmp_path / "data", tmp_path / "ours", 1, 1, silent)
+    with pytest.raises(ConfigError, match="holds a data set made with source"):
+        write_cifar100_c(tmp_path / "data", tmp_path / "theirs", 1, 1, silent)
 
 
 def test_what_is_cut_off_or_compressed_is_refused(cifar_c, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from selection.artifacts import hash_file, read_manifest
@@ -125,6 +125,15 @@ def test_any_text_comes_back(encoder_config, encoder_folder, text):
         assert ids == [EMPTY_ID]
 
 
+@pytest.mark.parametrize("text", ["<pad>", "a <pad> b", "<empty>", "<pad><empty>"])
+def test_names_of_special_tokens_are_text(encoder_config, encoder_folder, text):
+    tokenizer = open_tokenizer(encoder_config, encoder_folder)
+    (row,) = tokenizer.tokenize("v", [text.encode()]).tolist()
+    ids = [number for number in row if number != PAD_ID]
+    assert EMPTY_ID not in ids
+    assert tokenizer.tokenizer.decode(ids) == text
+
+
 def test_broken_utf8_is_replaced(encoder_config, encoder_folder):
     tokenizer = open_tokenizer(encoder_config, encoder_folder)
     broken, replaced = tokenizer.tokenize("v", [b"ab\xffcd", "ab\ufffdcd".encode()])
@@ -169,6 +178,7 @@ PIECES = st.sampled_from(
 @pytest.mark.parametrize("split_words", [False, True])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.lists(PIECES, max_size=120).map(b"".join), min_size=1, max_size=4))
+@example(texts=[b" " * 200 + b"abc", b"\n" * 500, b" " * 100 + b"abc" * 30])
 def test_tokens_of_the_beginning_are_those_of_the_whole(
     pairs, encoder_config, tokenizers, split_words, texts
 ):

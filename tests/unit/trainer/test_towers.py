@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
+from selection.artifacts import read_manifest
 from selection.errors import ArtifactError, ConfigError
 from selection.progress import silent
 from selection.schedule import write_schedule
@@ -20,7 +21,7 @@ from trainer.data import RankSampler, round_loader
 from trainer.encoder_config import TowersConfig
 from trainer.encoders import build_encoder, prepare_encoder
 from trainer.encoders import towers as towers_module
-from trainer.encoders.inputs import NO_TOKEN
+from trainer.encoders.inputs import NO_TOKEN, read_image
 from trainer.sizes import encoder_sizes
 
 BERT = {
@@ -395,6 +396,17 @@ def test_a_trained_tokenizer_serves_fresh_weights(make, trained):
             {"architecture": "distilbert", "settings": {}, "pooling": "mean", "max_tokens": 600},
             "600",
         ),
+        ({"settings": {**BERT, "hidden_act": "geluu"}}, "does not work .*KeyError: 'geluu'"),
+        ({"architecture": "funnel", "settings": {}}, r"text\.architecture: .*several models"),
+        # some of its positions are its own
+        (
+            {
+                "architecture": "roberta",
+                "settings": {**BERT, "max_position_embeddings": 200},
+                "max_tokens": 200,
+            },
+            "does not work on a text of 200 tokens: ",
+        ),
         ({"max_tokens": 1000}, r"encoder\.text\.max_tokens: is 1000, .* only 512 positions"),
         ({"tokenizer": "/no/such"}, r"encoder\.text\.tokenizer: /no/such cannot be loaded"),
     ],
@@ -431,6 +443,14 @@ def test_settings_that_do_not_go_together_are_refused(change, message):
         TowersConfig(**{"u": CAPTIONS, "v": CODE, "text": TEXT, **change})
 
 
+@pytest.mark.parametrize("kind", ["PNG", "PPM"])
+def test_grey_of_16_bits_keeps_its_levels(kind):
+    ramp, file = np.arange(256, dtype=np.uint16).reshape(16, 16), io.BytesIO()
+    Image.fromarray(256 * ramp + 7).save(file, kind)
+    found = np.asarray(read_image(file.getvalue(), "key"))
+    assert np.array_equal(found, np.stack([ramp] * 3, axis=-1))
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n", "cut"])
 def test_what_is_no_image_is_named(make, pairs, content):
     sample = dict(pairs.samples[3])
@@ -459,3 +479,14 @@ def test_batch_norm_spans_the_ranks_or_is_refused(make, monkeypatch, world_size,
     assert ("SyncBatchNorm" in kinds) == (world_size == 2)
     assert ("BatchNorm2d" in kinds) == (world_size == 1)
     make(**KINDS["image-text"])
+
+
+def test_a_folder_says_nothing_of_settings_at_their_defaults(pairs, tmp_path):
+    """One that is added later closes no folder; one that differs does."""
+    config = TowersConfig(u=CAPTIONS, v=CODE, text=TEXT, dim=8)
+    prepare_encoder(config, pairs, tmp_path / "encoder", silent)
+    told = read_manifest(tmp_path / "encoder", "encoder")["encoder"]
+    assert "projector_width" not in told
+    assert "views" not in told["text"]
+    with pytest.raises(ArtifactError, match="dim"):
+        build_encoder(config.model_copy(update={"dim": 16}), tmp_path / "encoder")

@@ -76,6 +76,15 @@ def test_comments_and_docstrings_go_but_strings_stay():
     )
 
 
+def test_docstrings_go_wherever_a_view_begins():
+    """Those that the crop would cut in two as well."""
+    text = 'def a():\n    """Open\n    it."""\n    return left\n\ndef b():\n    """Close\n    it."""\n    return right'
+    config = CodeViewsConfig(min_span=0.2, drop_lines=0.2, drop_comments=1, rename=0)
+    views = [code_views.random_view(text, config, np.random.default_rng(n)) for n in range(200)]
+    assert not any(word in view for view in views for word in ("Open", "Close", "it."))
+    assert any("left" in view for view in views)
+
+
 def test_renaming_all_keeps_the_structure():
     found = code_views.rename(CODE, 1.0, generator())
     names = set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", found))
