@@ -245,6 +245,9 @@ class _Pool:
         try:
             get_result(future)
         except RayActorError as error:
+            ray.kill(
+                worker
+            )  # it may only be out of reach, and would keep the place of the next one
             self._replace(shard, error)
             return None
         except RayTaskError as error:

@@ -31,6 +31,7 @@ from selection.artifacts import (
     has_manifest,
     hash_file,
     hash_json,
+    is_temporary,
     read_manifest,
     write_array,
     write_json,
@@ -126,12 +127,11 @@ def build_index(
         _ScanJob(folder / f"shard-{number:06d}.npy", path.absolute())
         for number, path in enumerate(shards)
     ]
-    is_verified = has_manifest(folder)  # which has the hashes of the layouts
-    records = {
-        job.index_file: record for job in jobs if (record := job.finished_record(is_verified))
-    }
-    unfinished = [job for job in jobs if job.index_file not in records]
-    if unfinished or not _is_complete(folder, [records[job.index_file] for job in jobs]):
+    records = {job.index_file: record for job in jobs if (record := job.recorded())}
+    if not _is_complete(folder, list(records.values()), len(jobs)):
+        # a new manifest would take the layouts for good as they are
+        records = {f: r for f, r in records.items() if hash_file(f) == r["layout_hash"]}
+        unfinished = [job for job in jobs if job.index_file not in records]
         (folder / MANIFEST).unlink(missing_ok=True)
         progress("index", len(records), len(jobs), "shards")
         for job, record in run_all(_ScanJob.run, unfinished, num_workers):
@@ -143,7 +143,7 @@ def build_index(
 
 def _check_folder(folder: Path) -> None:
     """Only an index is replaced by another one, or what an interrupted scan left of one."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(map(is_temporary, folder.iterdir()))):
         return
     if has_manifest(folder):
         # as text, since another program's need be neither an object nor JSON
@@ -161,16 +161,13 @@ class _ScanJob:
     index_file: Path
     shard: Path
 
-    def finished_record(self, is_verified: bool) -> dict[str, Any] | None:
-        """What an earlier scan recorded, if the shard has not changed since; nor the layout, unless it is verified."""
+    def recorded(self) -> dict[str, Any] | None:
+        """What an earlier scan recorded, if the shard has not changed since."""
         record_file = self.index_file.with_suffix(".json")
         if not (record_file.is_file() and self.index_file.is_file()):
             return None
         record = json.loads(record_file.read_text())
-        if not _identity(self.shard).items() <= record.items():
-            return None
-        is_whole = is_verified or hash_file(self.index_file) == record["layout_hash"]
-        return record if is_whole else None
+        return record if _identity(self.shard).items() <= record.items() else None
 
     def run(self) -> dict[str, Any]:
         """Scan the shard, save its layout, and only then the record that says so."""
@@ -200,8 +197,8 @@ def _identity(shard: Path) -> dict[str, Any]:
     return {"path": str(shard), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _is_complete(folder: Path, records: list[dict[str, Any]]) -> bool:
-    if not has_manifest(folder):
+def _is_complete(folder: Path, records: list[dict[str, Any]], num_shards: int) -> bool:
+    if len(records) < num_shards or not has_manifest(folder):
         return False
     return read_manifest(folder, INDEX_KIND, hashes=False)["shards"] == records
 

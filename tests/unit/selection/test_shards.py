@@ -288,6 +288,24 @@ def test_a_layout_that_was_damaged_before_the_index_was_complete(tmp_path, data,
     assert scans == ["train-2.tar"]
 
 
+def test_a_layout_that_was_damaged_while_another_shard_changed(tmp_path, data, scans):
+    paths = data[0]
+    build_index(paths, tmp_path / "index")
+    layout = tmp_path / "index/shard-000002.npy"
+    layout.write_bytes(layout.read_bytes()[:-1] + b"?")
+    write_tar(paths[1], pairs(100, 3))
+    scans.clear()
+    assert all_samples(build_index(paths, tmp_path / "index")) == webdataset_samples(paths)
+    assert sorted(scans) == ["train-1.tar", "train-2.tar"]
+
+
+def test_what_a_killed_scan_was_filling_is_no_obstacle(tmp_path, data):
+    paths, expected = data
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index/.shard-000000.npy.1.tmp").write_bytes(b"half")
+    assert all_samples(build_index(paths, tmp_path / "index")) == expected
+
+
 def test_only_a_changed_shard_is_scanned_again(tmp_path, data, scans):
     paths = data[0]
     before = build_index(paths, tmp_path / "index").content_hash
