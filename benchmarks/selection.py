@@ -8,8 +8,8 @@
 Data sets: `equal:N`, `power:N`, `none:N` are mixtures (`benchmarks/datasets.py`), `code-search:FOLDER` takes TF-IDF
 embeddings of what `coterie dataset code-search FOLDER` wrote, `run:FOLDER` the newest embeddings of a run. Neighbours
 are found once per data set, with `--faiss` also by FAISS alone; every strategy then runs in a process of its own, with
-the settings that are Coterie's defaults, and without a look for duplicates, of which mixtures have none. Writes
-results/selection-NAME.{json,md,png}.
+the settings that are Coterie's defaults, but `metis` is k-way, `metis:recursive` bisects, KaMinPar gets all threads.
+Without a look for duplicates, of which mixtures have none. Writes results/selection-NAME.{json,md,png}.
 """
 
 import argparse

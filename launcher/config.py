@@ -208,30 +208,34 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Set each `a.b=value` in nested `values`; of two of one name, the last.
-
-    Raises:
-        ConfigError: one is not of that form, or shards are given twice in a row, as when a shell expands their braces.
-    """
-    names = [override.partition("=")[0] for override in overrides]
-    for name, following in pairwise(names):
-        if name == following and name.startswith("data."):
-            raise ConfigError(
-                f"{name}: is given twice in a row, as a shell expands braces; put it in quotes"
-            )
-    for override in overrides:
-        _apply_override(values, override)
+    """Set each `a.b=value` in nested `values`; errors as for `parse_overrides`."""
+    for dotted, value in parse_overrides(overrides):
+        _apply_override(values, dotted, value)
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    dotted, value = parse_override(override)
+def _apply_override(values: dict[str, Any], dotted: str, value: Any) -> None:
     keys = dotted.split(".")
     for key in keys[:-1]:
         inner = values.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"override {override!r}: {key} is {inner!r} and has no keys inside")
+            raise ConfigError(f"override of {dotted}: {key} is {inner!r} and has no keys inside")
         values = inner
     values[keys[-1]] = value
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """The dotted key and the value of each `a.b=value`; of two of one name, the last counts.
+
+    Raises:
+        ConfigError: one is not of that form, or shards are given twice in a row, as when a shell expands their braces.
+    """
+    parsed = [parse_override(override) for override in overrides]
+    for (name, _), (following, _) in pairwise(parsed):
+        if name == following and name.startswith("data."):
+            raise ConfigError(
+                f"{name}: is given twice in a row, as a shell expands braces; put it in quotes"
+            )
+    return parsed
 
 
 def parse_override(override: str) -> tuple[str, Any]:

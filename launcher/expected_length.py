@@ -28,6 +28,19 @@ def expected_length(config: RunConfig, num_pairs: int) -> RunLength:
     )
 
 
+def check_batch(config: RunConfig, num_pairs: int) -> None:
+    """Refuse fewer pairs than make one batch.
+
+    Raises:
+        ConfigError: there are.
+    """
+    if num_pairs < config.train.batch_size:
+        raise ConfigError(
+            f"train.batch_size: is {config.train.batch_size}, but data.train has only {num_pairs} pairs; "
+            "take a smaller batch or more shards"
+        )
+
+
 def check_length(config: RunConfig, num_pairs: int) -> None:
     """Refuse rounds that are too short for what is asked of them; arguments as for `expected_length`.
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from launcher.expected_length import check_length
+from launcher.expected_length import check_batch, check_length
 from launcher.run_state import Run
 from selection.artifacts import write_json
 from selection.errors import ConfigError
@@ -26,12 +26,8 @@ def prepare(run: Run, shards: dict[str, list[Path]], num_workers: int) -> None:
         if not len(run.indexes[split]):
             raise ConfigError(f"data.{split}: there is no pair in {len(paths)} shards; give others")
     _check_unchanged(run)
-    num_pairs, batch_size = len(run.indexes["train"]), run.config.train.batch_size
-    if num_pairs < batch_size:
-        raise ConfigError(
-            f"train.batch_size: is {batch_size}, but data.train has only {num_pairs} pairs; "
-            "take a smaller batch or more shards"
-        )
+    num_pairs = len(run.indexes["train"])
+    check_batch(run.config, num_pairs)
     check_length(run.config, num_pairs)
     if "corrupted" in run.indexes:
         count_corruptions(run.indexes["corrupted"])

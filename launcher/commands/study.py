@@ -170,6 +170,7 @@ def _run_trials(study: "StudyConfig", args: argparse.Namespace) -> None:
     from launcher.studies.trials.study import TABLE, plan_study, run_study
     from selection.progress import TerminalProgress
 
+    _make_folder(study.study_dir)
     with TerminalProgress() as progress:
         if args.dry_run:
             print("\n".join(plan_study(study, progress)))

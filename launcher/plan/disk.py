@@ -32,12 +32,14 @@ class Disk:
     """Bytes by artifact, and `peak_bytes`, when most is there.
 
     Attributes:
+        judged_bytes: of the splits that are judged, once more, as those of the round before go when new ones are there.
         collected_bytes: of what the ranks note, in float32, until it is in the store.
         sorted_bytes: of the embeddings sorted by region, while batches are chosen.
     """
 
     index_bytes: float
     embeddings_bytes: float
+    judged_bytes: float
     collected_bytes: float
     sorted_bytes: float
     schedules_bytes: float
@@ -46,8 +48,9 @@ class Disk:
     @property
     def peak_bytes(self) -> float:
         """All of it; while a checkpoint is saved, one more than is kept."""
-        # what was collected goes before rows are sorted
-        embeddings_bytes = self.embeddings_bytes + max(self.collected_bytes, self.sorted_bytes)
+        # what was collected goes after a round is judged and before rows are sorted
+        more = max(self.judged_bytes + self.collected_bytes, self.sorted_bytes)
+        embeddings_bytes = self.embeddings_bytes + more
         return self.index_bytes + embeddings_bytes + self.schedules_bytes + self.checkpoints_bytes
 
 
@@ -57,12 +60,15 @@ def disk(config: RunConfig, splits: Sequence[Split], num_parameters: int) -> Dis
     num_checkpoints = train.keep_checkpoints + 1  # one more while the newest is being written
     if config.selection.overlaps:
         num_checkpoints += NEEDED_CHECKPOINTS
+    by_split = {
+        split.name: embeddings_bytes(split, config.encoder.dim, config.selection.embed.dtype)
+        for split in embedded(config, splits)
+    }
+    judged_bytes = sum(by_split.values()) - by_split.get("train", 0.0)
     return Disk(
         index_bytes=sum(index_bytes(split) for split in splits),
-        embeddings_bytes=sum(
-            embeddings_bytes(split, config.encoder.dim, config.selection.embed.dtype)
-            for split in embedded(config, splits)
-        ),
+        embeddings_bytes=sum(by_split.values()),
+        judged_bytes=judged_bytes if config.rounds > 1 else 0.0,
         collected_bytes=collected_bytes(config, splits[0].num_pairs),
         sorted_bytes=sorted_bytes(config, splits[0]) if chooses(config) else 0.0,
         schedules_bytes=config.rounds * schedule_bytes(splits[0].num_pairs),

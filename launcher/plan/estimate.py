@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from launcher.config import RunConfig
-from launcher.expected_length import check_length, expected_length
+from launcher.expected_length import check_batch, check_length, expected_length
 from launcher.plan.data import Split, count_splits
 from launcher.plan.disk import Disk, disk
 from launcher.plan.hardware import Resources, regions_per_node, resources
@@ -16,10 +16,9 @@ from launcher.plan.memory import (
     selection_memory,
 )
 from launcher.plan.parts import chooses, count_parts
-from launcher.plan.work import Reads, Stage, hidden_s, reads, stages
+from launcher.plan.work import TRAIN_STAGE, Reads, Stage, hidden_s, reads, stages
 from launcher.slurm import check_request
 from launcher.slurm_config import SlurmConfig
-from selection.errors import ConfigError
 from trainer.sizes import Sizes, encoder_sizes
 
 
@@ -68,11 +67,7 @@ def plan_run(config: RunConfig) -> Plan:
         check_request(config)
     splits = count_splits(config)
     train = splits[0]
-    if train.num_pairs < config.train.batch_size:
-        raise ConfigError(
-            f"train.batch_size: is {config.train.batch_size}, but data.train has only {train.num_pairs} pairs; "
-            "take a smaller batch or more shards"
-        )
+    check_batch(config, train.num_pairs)
     selection = config.selection
     selection.regions.check(selection.strategy, train.num_pairs, config.train.batch_size)
     sizes = encoder_sizes(config.encoder)
@@ -81,6 +76,7 @@ def plan_run(config: RunConfig) -> Plan:
     num_steps = expected_length(config, train.num_pairs).total_steps(known=[])
     num_parts = count_parts(config, train.num_pairs)
     all_stages = stages(config, splits, sizes, there, num_steps)
+    (num_epochs,) = (stage.times for stage in all_stages if stage.name == TRAIN_STAGE)
     return Plan(
         config=config,
         splits=splits,
@@ -95,6 +91,6 @@ def plan_run(config: RunConfig) -> Plan:
         selection=selection_memory(config, train.num_pairs) if chooses(config) else None,
         joining_bytes=joining_bytes(config, train.num_pairs),
         stages=all_stages,
-        reads=reads(config, train),
+        reads=reads(config, train, num_steps, num_epochs),
         hidden_s=hidden_s(config, num_steps, all_stages),
     )

@@ -78,6 +78,11 @@ def _disk(plan: Plan) -> Iterator[list[str]]:
     yield ["index", spell_bytes(found.index_bytes)]
     kind = config.selection.embed.dtype
     yield [f"embeddings of the newest round, {kind}", spell_bytes(found.embeddings_bytes)]
+    if found.judged_bytes:
+        yield [
+            "- of the round before, while the new one is judged",
+            spell_bytes(found.judged_bytes),
+        ]
     if found.collected_bytes:
         yield ["- as the ranks note them", spell_bytes(found.collected_bytes)]
     if found.sorted_bytes:

@@ -223,14 +223,17 @@ def cluster_core_s(config: RunConfig, n: int) -> float:
     return CLUSTER_CORE_S_PER_LINK * config.selection.graph.num_neighbors * n
 
 
-def reads(config: RunConfig, train: Split) -> list[Reads]:
-    """Requests of an epoch and of an embedding pass, by `selection/shard_index.py`."""
+def reads(config: RunConfig, train: Split, num_steps: int, num_epochs: int) -> list[Reads]:
+    """Requests of an average epoch and of an embedding pass, by `selection/shard_index.py`."""
     n, pair_bytes = train.num_pairs, train.pair_bytes
+    trained = (
+        num_steps * config.train.batch_size / num_epochs
+    )  # fewer than n where batches are left out
     collected = collects(config)
     batch = READ_AT_ONCE if collected else config.selection.embed.batch_size
     blocks = max(1.0, batch * pair_bytes / READ_BLOCK_BYTES)
     return [
-        Reads(TRAIN_STAGE, n, n * pair_bytes),
+        Reads(TRAIN_STAGE, trained, trained * pair_bytes),
         Reads("gather" if collected else "embed", n / batch * blocks, n * pair_bytes),
         Reads("index, once", n * train.parts_per_pair, n * train.parts_per_pair * 512),
     ]

@@ -85,7 +85,9 @@ def page(
         f"`coterie study synthetic --seeds {num_runs} --steps {num_steps} --seed {seed}`. Points of U and V from "
         f"N(0, I), SGD with rate {LEARNING_RATE:g} on L_con, the same start for every method. A step is N / 2 updates "
         "of one batch each, as in the paper; of the full batch and of all C(N, 2) batches it is one update. OSGD takes "
-        f"the hardest of all pairs before each update. Medians of {num_runs} runs with the middle half of them. The "
+        "the hardest of all pairs before each update. Spectral clustering as in the paper cuts the graph of weights "
+        "w(k, l), by k-means from one start; the authors' experiment cuts that of exp(w), from ten starts. "
+        f"Medians of {num_runs} runs with the middle half of them. The "
         "distance ||U*^T V* - U^T V||_F is to the nearest numbering of the optimum, one for all rows and columns; the "
         "authors' code sorts each row by itself and reports less.",
         *(f"![]({NAME}-{picture}.png)" for picture in PICTURES),

@@ -62,7 +62,7 @@ def _claim_optimum(
     apart = float(np.abs(best.U - best.V).max())
     return [
         Claim(statement, f"{where}: L*", best.loss, best_loss),
-        Claim(statement, f"{where}: L of the worst of {len(found)} starts", worst.loss, best_loss),
+        Claim("no other minimum met", f"{where}: L of the worst of {len(found)} starts", worst.loss, best_loss),
         Claim(statement, f"{where}: difference from {name}",
               mismatch(best.similarities, similarities), 0),
         Claim(statement, f"{where}: largest difference of u_i and v_i", apart, 0),

@@ -26,9 +26,6 @@ class Arm:
     config: RunConfig
     """Of its trials, but for seed, folder and length."""
 
-    axis: str | None = None
-    """The dotted key in which it differs from the arm around which it is varied."""
-
 
 def build_arms(study: StudyConfig) -> list[Arm]:
     """All arms, the named ones first.
@@ -41,7 +38,7 @@ def build_arms(study: StudyConfig) -> list[Arm]:
         for axis, values in axes.items():
             for value in values:
                 overrides = {**study.arms[center], axis: value}
-                arm = _arm(study, f"{center} {_spell(axis, value)}", overrides, axis)
+                arm = _arm(study, f"{center} {_spell(axis, value)}", overrides)
                 # the value of the arm itself needs no second one
                 if arm.config.hash not in {other.config.hash for other in arms}:
                     arms.append(arm)
@@ -49,7 +46,7 @@ def build_arms(study: StudyConfig) -> list[Arm]:
     return arms
 
 
-def _arm(study: StudyConfig, name: str, overrides: Overrides, axis: str | None = None) -> Arm:
+def _arm(study: StudyConfig, name: str, overrides: Overrides) -> Arm:
     config = trial_config(study, overrides)
     for change in differences(trial_config(study, {}), config):
         if not change.startswith(_OWN):
@@ -62,7 +59,7 @@ def _arm(study: StudyConfig, name: str, overrides: Overrides, axis: str | None =
             f"arm {name!r}: selection.refresh.mode is overlap, but a study prices training and selection by "
             "themselves; set it to alternate"
         )
-    return Arm(name, overrides, config, axis)
+    return Arm(name, overrides, config)
 
 
 def _spell(axis: str, value: Any) -> str:

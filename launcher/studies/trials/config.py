@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from launcher.config import RunConfig, load_config, parse_override, read_values, validate
+from launcher.config import RunConfig, load_config, parse_overrides, read_values, validate
 from selection.config import Settings
 from selection.errors import ConfigError
 
@@ -110,7 +110,7 @@ def load_study(
             "arms": _run_and_random(run),
         }
     study = validate(StudyConfig, {**values, **(changes or {})}, source=str(path))
-    settings = {**study.settings, **dict(map(parse_override, overrides))}
+    settings = {**study.settings, **dict(parse_overrides(overrides))}
     study = study.model_copy(update={"settings": settings})
     _check_split(study, path)
     return study

@@ -130,19 +130,26 @@ def _whole(costs: list[RoundCost]) -> list[RoundCost]:
     return [cost for cost in costs if cost.is_whole] or costs
 
 
-def keep_prices(path: Path, found: Prices) -> Prices:
-    """Prices for good: what is in the file already stays, or trials under way would change their length."""
-    kept = known_or_found(path, found)
-    write_json(path, asdict(kept))
+def keep_prices(path: Path, config_hash: str, found: Prices) -> Prices:
+    """Prices for good: what is in the file already stays, or trials under way would change their length.
+
+    Args:
+        path: the file.
+        config_hash: of what all trials have in common; prices of others are replaced.
+        found: what the trials say.
+    """
+    kept = known_or_found(path, config_hash, found)
+    write_json(path, {"config_hash": config_hash, **asdict(kept)})
     return kept
 
 
-def known_or_found(path: Path, found: Prices) -> Prices:
-    """What is in the file, and for arms that came later what was found."""
-    known = read_prices(path) or found
+def known_or_found(path: Path, config_hash: str, found: Prices) -> Prices:
+    """What is in the file, and for arms that came later what was found; arguments as for `keep_prices`."""
+    known = read_prices(path, config_hash) or found
     return replace(known, refresh_s={**found.refresh_s, **known.refresh_s})
 
 
-def read_prices(path: Path) -> Prices | None:
-    """Prices that were kept; None where there are none yet."""
-    return Prices(**json.loads(path.read_text())) if path.is_file() else None
+def read_prices(path: Path, config_hash: str) -> Prices | None:
+    """Prices that were kept; None where there are none yet, or those of another configuration."""
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    return Prices(**kept) if kept.pop("config_hash", None) == config_hash else None

@@ -54,7 +54,7 @@ class ArmSummary:
     num_seeds: int
     final: Interval
     best: Interval
-    """Of the best round of each trial; biased upwards, and the same for every arm."""
+    """Of the best round of each trial; biased upwards, more so for arms with more rounds."""
 
     difference: Interval | None
     """Final score minus that of the reference with all its steps, of the seeds that both have; None where there is

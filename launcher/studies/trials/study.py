@@ -13,12 +13,13 @@ from pathlib import Path
 
 from launcher.config import RunConfig, differences
 from launcher.console import say
-from launcher.cpus import usable_cpus
 from launcher.record import Record, read_record
 from launcher.run_dir import RunDir
-from launcher.studies.trials.arms import build_arms
+from launcher.shadows import check_working_folder
+from launcher.studies.trials.arms import Arm, build_arms
 from launcher.studies.trials.config import StudyConfig, trial_config
 from launcher.studies.trials.figures import draw
+from launcher.studies.trials.pairs import check_same_pairs, count_pairs
 from launcher.studies.trials.plan import STEPS, Trial, seconds_trials, steps_trials
 from launcher.studies.trials.prices import (
     Prices,
@@ -26,6 +27,7 @@ from launcher.studies.trials.prices import (
     keep_prices,
     known_or_found,
     price,
+    read_prices,
     round_costs,
 )
 from launcher.studies.trials.results import (
@@ -40,7 +42,6 @@ from launcher.studies.trials.tables import page
 from selection.artifacts import atomic_file, write_json
 from selection.errors import ConfigError, JobError
 from selection.progress import Progress
-from selection.shards import build_index, expand_shards
 
 PRICES = "prices.json"
 RESULTS = "results.json"
@@ -59,14 +60,17 @@ def run_study(study: StudyConfig, progress: Progress, most: int | None = None) -
         ConfigError: an arm is wrong, or a trial's folder belongs to another configuration.
         JobError: a trial failed; the others were done.
     """
+    check_working_folder()  # here, as a trial would fail at its first import
     arms = build_arms(study)
-    num_pairs = _count_pairs(study, progress)
-    trials = steps_trials(study, arms, num_pairs)
+    num_pairs = count_pairs(study, progress)
+    trials = steps = steps_trials(study, arms, num_pairs)
+    check_same_pairs([record for _, record in _finished(steps)])  # also before hours of others
     try:
-        left = _do(study, trials, progress, most)
-        if study.shares and (prices := final_prices(study, trials)):
-            more = seconds_trials(study, arms, num_pairs, prices, trials)
-            trials += more
+        trials = steps + _settled_trials(study, arms, num_pairs, steps)
+        left = _do(study, steps, progress, most)
+        if study.shares and (prices := final_prices(study, steps)):
+            more = seconds_trials(study, arms, num_pairs, prices, steps)
+            trials = steps + more
             _do(study, more, progress, left)
     except (ConfigError, JobError):
         write_results(study, trials)  # what is finished says something
@@ -74,15 +78,26 @@ def run_study(study: StudyConfig, progress: Progress, most: int | None = None) -
     write_results(study, trials)
 
 
+def _settled_trials(
+    study: StudyConfig, arms: Sequence[Arm], num_pairs: int, steps: Sequence[Trial]
+) -> list[Trial]:
+    """The trials at equal seconds of those arms whose prices an earlier call has settled; arms and seeds may be new."""
+    known = read_prices(study.study_dir / PRICES, _shared_hash(study))
+    priced = [arm for arm in arms if known and arm.name in known.refresh_s]
+    if known is None or study.reference not in [arm.name for arm in priced]:
+        return []
+    return seconds_trials(study, priced, num_pairs, known, steps)
+
+
 def plan_study(study: StudyConfig, progress: Progress) -> list[str]:
     """One line per trial that is known now: those at equal seconds follow from the prices of the others."""
     arms = build_arms(study)
-    num_pairs = _count_pairs(study, progress)
-    trials = steps_trials(study, arms, num_pairs)
-    if len(finished := _finished(trials)) == len(trials):
-        # asking settles no price
-        prices = known_or_found(study.study_dir / PRICES, _price(finished))
-        trials += seconds_trials(study, arms, num_pairs, prices, trials)
+    num_pairs = count_pairs(study, progress)
+    trials = steps = steps_trials(study, arms, num_pairs)
+    if len(finished := _finished(steps)) == len(steps):  # asking settles no price
+        trials = steps + seconds_trials(study, arms, num_pairs, _prices(study, finished), steps)
+    else:
+        trials = steps + _settled_trials(study, arms, num_pairs, steps)
     return [
         f"{trial.budget}  {trial.arm}  seed {trial.seed}: {trial.config.rounds} rounds, "
         f"{trial.config.train.num_steps:,} steps{', finished' if finished_record(trial) else ''}"
@@ -113,7 +128,7 @@ def final_prices(study: StudyConfig, trials: Sequence[Trial]) -> Prices | None:
     finished = _finished(trials)
     if len(finished) < len(trials):
         return None
-    return keep_prices(study.study_dir / PRICES, _price(finished))
+    return keep_prices(study.study_dir / PRICES, _shared_hash(study), _price(finished))
 
 
 def write_results(study: StudyConfig, trials: Sequence[Trial]) -> None:
@@ -121,7 +136,8 @@ def write_results(study: StudyConfig, trials: Sequence[Trial]) -> None:
     finished = _finished(trials)
     if not finished:
         return
-    prices = known_or_found(study.study_dir / PRICES, _price(finished))
+    check_same_pairs([record for _, record in finished])
+    prices = _prices(study, finished)
     results = [read_result(trial, record, prices, study) for trial, record in finished]
     tell(study, prices, results, study.study_dir)
 
@@ -137,6 +153,16 @@ def tell(study: StudyConfig, prices: Prices, results: Sequence[Result], folder: 
 
 def _finished(trials: Sequence[Trial]) -> list[tuple[Trial, Record]]:
     return [(trial, record) for trial in trials if (record := finished_record(trial))]
+
+
+def _prices(study: StudyConfig, finished: Sequence[tuple[Trial, Record]]) -> Prices:
+    """What is settled, and otherwise what is known so far."""
+    return known_or_found(study.study_dir / PRICES, _shared_hash(study), _price(finished))
+
+
+def _shared_hash(study: StudyConfig) -> str:
+    """Of what all trials have in common."""
+    return trial_config(study, {}).hash
 
 
 def _price(finished: Sequence[tuple[Trial, Record]]) -> Prices:
@@ -182,10 +208,3 @@ def _describe(outcome: Outcome, score: str) -> str:
     if outcome.status:
         return f"{name}: failed with status {outcome.status}, see {outcome.log}"
     return f"{name}: {score} {read_record(trial.config.run_dir).rounds[-1][score]:.4f}"
-
-
-def _count_pairs(study: StudyConfig, progress: Progress) -> int:
-    """N of the training pairs."""
-    shards = expand_shards(trial_config(study, {}).data.train, "data.train")
-    index = build_index(shards, study.study_dir / "index", progress, usable_cpus())
-    return len(index)

@@ -2,6 +2,7 @@ import argparse
 import contextlib
 
 import pytest
+import webdataset as wds
 import yaml
 
 from launcher.cli import main
@@ -49,12 +50,42 @@ def test_an_ablation_has_axes_and_a_validation_split(tmp_path, capsys, fields, m
     assert message in capsys.readouterr().err
 
 
-def test_a_study_without_data_is_one_line(tmp_path, capsys):
-    arguments = ["study", "selectors", "configs/quickstart.yaml", f"data.train={tmp_path}/no.tar"]
+@pytest.fixture
+def shard(tmp_path):
+    with wds.TarWriter(str(tmp_path / "shard.tar"), mtime=0) as writer:
+        for number in range(40):
+            writer.write({"__key__": f"{number:03d}", "txt": "u", "py": "v"})
+    return str(tmp_path / "shard.tar")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.train=no.tar"], "data.train: found no file no.tar"),
+        (["data.heldout=no.tar"], "data.heldout: found no file no.tar"),
+        (["encoder.v_part=cpp"], "cpp"),
+        (["train.batch_size=64"], "train.batch_size: is 64, but data.train has only 40 pairs"),
+        (["data.train=a.tar", "data.train=b.tar"], "data.train: is given twice in a row"),
+    ],
+)
+def test_a_study_that_cannot_be_is_one_line_before_any_trial(
+    shard, tmp_path, capsys, settings, message
+):
+    data = [f"data.heldout={shard}", f"data.train={shard}", f"data.validation={shard}"]
+    names = [setting.partition("=")[0] for setting in settings]
+    settings = [*(d for d in data if d.partition("=")[0] not in names), *settings]
+    arguments = ["study", "selectors", "configs/quickstart.yaml", *settings]
     assert main([*arguments, "--strategies", "random,osgd", "--out", str(tmp_path / "s")]) == 2
-    text = capsys.readouterr().err.strip()
-    assert text.startswith("coterie: data.train")
-    assert "\n" not in text
+    text = capsys.readouterr().err.strip().splitlines()[-1]
+    assert text.startswith("coterie: ")
+    assert message in text
+    assert not (tmp_path / "s" / "logs").exists()
+
+
+def test_a_study_whose_folder_is_a_file(shard, capsys):
+    arguments = ["study", "selectors", "configs/quickstart.yaml", "--out", f"{shard}/study"]
+    assert main([*arguments, f"data.train={shard}", f"data.heldout={shard}"]) == 2
+    assert f"--out: {shard}/study: Not a directory" in capsys.readouterr().err
 
 
 def test_an_unknown_strategy_is_named(capsys):

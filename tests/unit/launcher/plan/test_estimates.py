@@ -8,7 +8,7 @@ import pytest
 
 from launcher.cpus import usable_cpus
 from launcher.plan.data import count_splits
-from launcher.plan.disk import embeddings_bytes, index_bytes
+from launcher.plan.disk import disk, embeddings_bytes, index_bytes
 from launcher.plan.hardware import memory_bytes, resources
 from launcher.plan.memory import ENTRIES_PER_NEIGHBOR, graph_bytes, rank_memory, selection_memory
 from launcher.plan.work import neighbor_flops, reads
@@ -105,7 +105,7 @@ def test_reads_of_an_epoch_in_random_batches(make_config, write_shard, tmp_path,
         return pread(descriptor, num_bytes, offset)
 
     monkeypatch.setattr(os, "pread", counted)
-    epoch, embed, _ = reads(config, train)
+    epoch, embed, _ = reads(config, train, num_steps=9, num_epochs=1)
     for batch in np.random.default_rng(0).permutation(600).reshape(-1, 4):
         index.read(batch)
     assert epoch.num_requests == pytest.approx(len(requests), rel=0.1)
@@ -114,6 +114,8 @@ def test_reads_of_an_epoch_in_random_batches(make_config, write_shard, tmp_path,
     for first in (0, 300):
         index.read(np.arange(first, first + 300))
     assert embed.num_requests == pytest.approx(len(requests), abs=2)
+    half, *_ = reads(config, train, num_steps=9, num_epochs=2)  # as where batches are left out
+    assert half.num_requests == epoch.num_requests / 2
 
 
 def test_the_search_grows_less_than_the_square():
@@ -156,3 +158,20 @@ def test_hardware_is_what_slurm_is_asked_for_or_this_machine(make_config, monkey
     asked = resources(make_config(slurm=slurm))
     assert (asked.where, asked.num_nodes, asked.gpus_per_node) == ("slurm", 3, 4)
     assert asked.memory_per_node_bytes == 64 * GIB
+
+
+def test_what_is_judged_lies_there_twice_while_a_round_is_judged(
+    make_config, write_shard, tmp_path
+):
+    shard = write_shard(tmp_path / "train-0.tar", 600)
+    write_shard(tmp_path / "heldout-0.tar", 50)
+    found = {}
+    for rounds in (1, 2):
+        config = make_config(f"data.train={shard}", "selection.strategy=random", f"rounds={rounds}")
+        splits = count_splits(config)
+        found[rounds] = disk(config, splits, num_parameters=1000)
+        judged = embeddings_bytes(splits[1], config.encoder.dim, config.selection.embed.dtype)
+        assert found[rounds].embeddings_bytes == judged
+    assert (found[1].judged_bytes, found[2].judged_bytes) == (0, judged)
+    per_schedule = found[1].schedules_bytes
+    assert found[2].peak_bytes - found[1].peak_bytes == pytest.approx(judged + per_schedule)

@@ -22,7 +22,7 @@ def test_axes_vary_one_setting_around_an_arm(make_study):
     assert [arm.name for arm in arms] == names  # 8 is the arm itself
     sizes = [arm.config.selection.hardness.cluster_size for arm in arms]
     assert sizes == [None, 8, 4, None, 8]
-    assert [arm.axis for arm in arms] == [None, None, size, size, share]
+    assert [arm.overrides.get(share) for arm in arms] == [None, None, None, None, 0.5]
 
 
 def test_strategies_are_the_arms_of_the_file_where_it_has_some(make_study):

@@ -64,9 +64,10 @@ def test_seconds_by_hand():
 
 def test_kept_prices_stay_and_new_arms_join(tmp_path):
     path = tmp_path / "prices.json"
-    assert keep_prices(path, PRICES) == PRICES
+    assert keep_prices(path, "a", PRICES) == PRICES
     later = Prices(step_s=9.0, start_s=9.0, refresh_s={"spectral": 9.0, "osgd": 3.0})
-    kept = keep_prices(path, later)
+    kept = keep_prices(path, "a", later)
     assert (kept.step_s, kept.start_s) == (0.5, 10.0)
     assert kept.refresh_s == {"random": 0.0, "spectral": 20.0, "osgd": 3.0}
     assert json.loads(path.read_text())["refresh_s"] == kept.refresh_s
+    assert keep_prices(path, "of another configuration", later) == later

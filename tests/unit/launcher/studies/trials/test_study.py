@@ -1,6 +1,7 @@
 """A whole study with runs that are written by hand instead of trained; `tests/integration` trains them."""
 
 import json
+import shutil
 
 import pytest
 import webdataset as wds
@@ -21,7 +22,8 @@ def study(make_study, tmp_path):
     with wds.TarWriter(str(tmp_path / "data" / "shard.tar"), mtime=0) as writer:
         for number in range(NUM_PAIRS):
             writer.write({"__key__": f"{number:06d}", "txt": "u", "py": "v"})
-    return make_study(settings={"data.train": f"{tmp_path}/data/shard.tar"})
+    splits = ("train", "heldout", "validation")
+    return make_study(settings={f"data.{split}": f"{tmp_path}/data/shard.tar" for split in splits})
 
 
 @pytest.fixture
@@ -103,6 +105,45 @@ def test_arms_that_come_later_get_a_price_of_their_own(study, done):
     assert row.endswith(" 0 of 1 seeds |")
 
 
+def test_what_is_finished_at_equal_seconds_stays_while_seeds_or_arms_are_added(study, done):
+    run_study(study, silent)
+    kept = [trial for trial in results(study)["trials"] if trial["budget"] == "seconds-1"]
+    assert len(kept) == 4
+    more = study.model_copy(update={"seeds": [0, 1, 2]})
+    run_study(more, silent, most=1)
+    assert done[0][-1] == ("steps", "random", 2)
+    found = [trial for trial in results(study)["trials"] if trial["budget"] == "seconds-1"]
+    assert [(t["arm"], t["seed"]) for t in found if t not in kept] == [
+        ("random", 2)
+    ]  # the same run
+    assert [line.split()[0] for line in plan_study(more, silent)].count("seconds-1") == 6
+    done[1].add(("metis", 0))
+    with pytest.raises(JobError):
+        arms = {**study.arms, "metis": {"selection.strategy": "metis"}}
+        run_study(study.model_copy(update={"arms": arms}), silent)
+    assert kept == [t for t in results(study)["trials"] if t["budget"] == "seconds-1"]
+
+
+def test_prices_of_another_configuration_are_forgotten(study, done, make_study):
+    run_study(study, silent)
+    shutil.rmtree(study.study_dir / "trials")
+    changed = study.model_copy(update={"settings": {**study.settings, "train.batch_size": 32}})
+    path = study.study_dir / "prices.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "step_s": 9.0}))
+    run_study(changed, silent)
+    assert results(study)["prices"]["step_s"] == pytest.approx(0.1)
+
+
+def test_trials_on_other_pairs_are_not_compared(study, done):
+    run_study(study, silent)
+    for seed, held in ((0, "a"), (1, "b")):
+        for root in (study.study_dir / "trials").glob(f"*/*/seed-{seed}"):
+            (root / "data.json").write_text(json.dumps({"train": "same", "heldout": held}))
+    with pytest.raises(ConfigError, match=r"data\.heldout held other pairs than for .*seed-0"):
+        run_study(study, silent)
+
+
 def test_seconds_are_planned_when_all_steps_are_done(study, done):
     run_study(study, silent, most=3)
     assert [line.split()[0] for line in plan_study(study, silent)] == ["steps"] * 4
@@ -138,7 +179,7 @@ def test_trials_of_another_configuration_are_refused(study, done, make_study):
 
 
 def test_corrupted_images_are_compared_by_recall(study, done):
-    settings = {**study.settings, "data.corrupted": "c", "data.heldout": "h"}
+    settings = {**study.settings, "data.corrupted": study.settings["data.heldout"]}
     update = {"split": "corrupted", "metric": "u_to_v/recall_at_1", "settings": settings}
     run_study(study.model_copy(update=update), silent)
     assert results(study)["trials"][0]["scores"] == [score / 4 for score in SCORES["random"]]
