@@ -86,11 +86,12 @@ def gather_examples(record: Record) -> Gallery | None:
     if not record.manifests:
         return None
     notes = []
-    measured = max(record.examples, default=None)
-    if measured is not None:
-        number, values = measured, record.examples[measured]
+    strategies = {manifest["round"]: manifest["strategy"] for manifest in record.manifests}
+    measured = strategies.keys() & record.examples.keys()
+    number = max(measured or strategies)
+    if measured:
+        values = record.examples[number]
     else:
-        number = len(record.manifests) - 1
         values = [_first_batch(record, number)]
         notes.append(
             "It was made without embeddings, so no similarities are known: pairs as they come."
@@ -102,7 +103,7 @@ def gather_examples(record: Record) -> Gallery | None:
         pairs = {pair_id: Pair(pair_id, []) for pair_id in ids}
         notes.append(f"The contents cannot be shown: {error}")
     examples = [_example(value, pairs) for value in values]
-    return Gallery(number, record.manifests[number]["strategy"], examples, " ".join(notes))
+    return Gallery(number, strategies[number], examples, " ".join(notes))
 
 
 def _first_batch(record: Record, number: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from launcher.record import Record, distinct_names, read_record
 from launcher.report import sentences, tables
 from launcher.report.batches import gather_examples
 from launcher.report.sections import make_sections
+from launcher.run_dir import make_folder
 from selection.artifacts import atomic_file
 from selection.errors import ConfigError
 
@@ -24,7 +25,7 @@ def write_report(roots: Sequence[Path], path: Path) -> None:
         path: the HTML file.
 
     Raises:
-        ConfigError: one of them is no run, or is there twice, or `path` is a folder.
+        ConfigError: one of them is no run, or is there twice, or `path` is a folder or cannot be in one.
         ArtifactError: an artifact of a run is damaged.
     """
     if path.is_dir():
@@ -33,6 +34,7 @@ def write_report(roots: Sequence[Path], path: Path) -> None:
     for root in resolved:
         if resolved.count(root) > 1:
             raise ConfigError(f"{root}: is there twice; name each run once")
+    make_folder(path.parent, "--out")
     page = render([read_record(root) for root in resolved])
     with atomic_file(path, "w") as file:
         file.write(page)

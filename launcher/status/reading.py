@@ -138,7 +138,7 @@ def find_stage(run_dir: RunDir, record: Record | None, logs: Path | None) -> Sta
     if not _has_schedule(run_dir, round_number):
         return _selection(run_dir, record, logs, round_number)
     if num_trained > round_number:
-        return _embedding("judge", run_dir, "heldout", round_number)
+        return _judging(run_dir, record, round_number)
     return Stage("train", beside=_beside(run_dir, record, logs, round_number))
 
 
@@ -154,7 +154,7 @@ def _beside(run_dir: RunDir, record: Record, logs: Path | None, round_number: in
     if not record.config.selection.overlaps:
         return None
     if len(record.rounds) < round_number:
-        return _embedding("judge", run_dir, "heldout", round_number - 1)
+        return _judging(run_dir, record, round_number - 1)
     is_last = round_number + 1 == record.config.rounds
     has_begun = run_dir.embeddings("train", round_number).exists()
     if is_last or not has_begun or _has_schedule(run_dir, round_number + 1):
@@ -167,7 +167,7 @@ def _selection(run_dir: RunDir, record: Record, logs: Path | None, round_number:
         return Stage("select")
     embeddings = run_dir.embeddings("train", round_number - 1)
     if not has_manifest(embeddings):
-        return _embedding("embed", run_dir, "train", round_number - 1)
+        return _embedding("embed", run_dir, ["train"], round_number - 1)
     return _selecting(logs, since=(embeddings / MANIFEST).stat().st_mtime)
 
 
@@ -175,13 +175,21 @@ def _has_schedule(run_dir: RunDir, round_number: int) -> bool:
     return has_manifest(schedule_folder(run_dir.schedules, round_number))
 
 
-def _embedding(stage: str, run_dir: RunDir, split: str, round_number: int) -> Stage:
-    done = sum(1 for _ in run_dir.embeddings(split, round_number).glob("shard-*.npy"))
-    try:
-        shards = json.loads((run_dir.index(split) / MANIFEST).read_text())["shards"]
-    except FileNotFoundError:  # it is being brought up to date, or is gone
-        return Stage(stage, f"embed {split}")
-    return Stage(stage, f"embed {split}", done, len(shards), "shards")
+def _judging(run_dir: RunDir, record: Record, round_number: int) -> Stage:
+    """All splits that are judged are embedded in one pass, which the console calls by the first of them."""
+    splits = [split for split, _ in record.config.data.splits() if split != "train"]
+    return _embedding("judge", run_dir, splits, round_number)
+
+
+def _embedding(stage: str, run_dir: RunDir, splits: Sequence[str], round_number: int) -> Stage:
+    name, done, total = f"embed {splits[0]}", 0, 0
+    for split in splits:
+        done += sum(1 for _ in run_dir.embeddings(split, round_number).glob("shard-*.npy"))
+        try:
+            total += len(json.loads((run_dir.index(split) / MANIFEST).read_text())["shards"])
+        except FileNotFoundError:  # it is being brought up to date, or is gone
+            return Stage(stage, name)
+    return Stage(stage, name, done, total, "shards")
 
 
 def _selecting(logs: Path | None, since: float) -> Stage:

@@ -116,13 +116,19 @@ def decide_state(seen: Observation) -> tuple[str, str]:
     if seen.owner and seen.owner.is_alive:
         return "running", ""
     for job in reversed(seen.jobs):
-        if job.is_at_work:
+        if job.is_at_work and not _has_failed_in(job, seen.attempts):
             return "running", f"job {job.job_id} is {job.state}, and the run has yet to begin in it"
         if job.is_waiting:
             return "queued", f"job {job.job_id} is {job.state}: {job.reason or 'no reason given'}"
     if job := newest_without_attempt(seen.jobs, seen.attempts):
         return _after_job(job, seen)
     return _after_attempt(seen) if seen.attempts else ("not begun", "")
+
+
+def _has_failed_in(job: SlurmJob, attempts: Sequence[Attempt]) -> bool:
+    """Whether all that is left of the job is to clean up: it goes on after a stop, but not after a failure."""
+    last = attempts[-1] if attempts else None
+    return last is not None and last.began >= job.submitted and last.outcome == "failed"
 
 
 def newest_without_attempt(

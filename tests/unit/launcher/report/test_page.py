@@ -1,4 +1,5 @@
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -187,3 +188,18 @@ def test_wrong_input(make_run, tmp_path, capsys):
         write_report([root], tmp_path)
     assert main(["report", str(tmp_path)]) == 2
     assert "no run" in capsys.readouterr().err
+
+
+def test_a_schedule_that_is_gone_takes_its_examples_along(make_run):
+    """As after a damaged one was deleted, which a finished run does not make again."""
+    root = make_run()
+    shutil.rmtree(root / "schedules" / "round-00001")
+    page = render([read_record(root)])
+    assert "made without embeddings" in page
+    assert "Round 0, random" in page or "round 0" in page
+
+
+def test_a_page_has_no_place_inside_a_file(make_run, tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    assert main(["report", str(make_run()), "--out", str(tmp_path / "notes.txt/page.html")]) == 2
+    assert "--out:" in capsys.readouterr().err

@@ -133,6 +133,19 @@ def test_stages_follow_the_artifacts(make_run):
     assert stage().name == "encoder"
 
 
+def test_all_that_is_judged_is_embedded_in_one_pass(make_run):
+    root = make_run(num_finished=1, **{"data.distractors": "d"})
+    run_dir = RunDir(root)
+    own(root)
+    write_manifest(run_dir.checkpoints / "step-00000008", "checkpoint", [], {"round": 2})
+    for split, num_done in (("heldout", 1), ("distractors", 0)):
+        shutil.copytree(run_dir.index("train"), run_dir.index(split))
+        run_dir.embeddings(split, 1).mkdir(parents=True)
+        for number in range(num_done):
+            (run_dir.embeddings(split, 1) / f"shard-{number:06d}.npy").touch()
+    assert "judge: embed heldout, 1 of 2 shards" in to_lines(standing(root))
+
+
 def test_stages_beside_each_other(make_run):
     root = make_run(num_finished=0, **{"selection.refresh.mode": "overlap"})
     run_dir = RunDir(root)
@@ -223,6 +236,24 @@ def test_a_job_that_failed_before_the_run_went_on_in_it(make_run, monkeypatch):
     assert "last error  slurm.setup: no such module" in to_lines(found)
     os.utime(folder / SCRIPT, (1, 1))  # the attempt is the newer one
     assert standing(root).state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"), [("failed", "failed"), ("stopped", "running"), (None, "running")]
+)
+def test_a_job_whose_run_has_ended_in_it(make_run, monkeypatch, outcome, state):
+    """After a stop the job goes back into the queue; after a failure it only cleans up."""
+    root = make_run(num_finished=1)
+    folder = submitted(root, 7)
+    (folder / SCRIPT).touch()
+    os.utime(folder / SCRIPT, (1, 1))  # submitted before the attempt began
+    if outcome:
+        end(root, outcome, "no more disk")
+    monkeypatch.setattr(
+        "launcher.status.reading.ask_slurm",
+        lambda jobs: [SlurmJob(7, folder, "COMPLETING")] if jobs else [],
+    )
+    assert standing(root).state == state
 
 
 @pytest.mark.parametrize(
