@@ -70,17 +70,24 @@ def _cancel_job(job: SlurmJob, at_once: bool, save_s: float) -> str:
     if at_once or job.is_waiting or job.state == "CONFIGURING" or not job.attempts:
         scancel(job)
         return f"job {job.job_id}: was {job.state}, cancelled"
+    name = f"job {job.job_id}"
+    _wait(lambda: _has_ended(job), save_s, name, _ASK_SLURM_S)
+    return f"{name}: has saved and stopped; the same `coterie submit` goes on from there"
+
+
+def _has_ended(job: SlurmJob) -> bool:
+    """Whether a job is over, which is asked to stop again: RUNNING may come before the folder of a new start."""
     try:
         (job.attempts[-1] / _STOP_FILE).touch()
     except PermissionError:
         raise ConfigError(f"job {job.job_id}: belongs to {job.user}; ask them to stop it") from None
-    name = f"job {job.job_id}"
-    _wait(lambda: not ask_slurm([job])[0].is_at_work, save_s, name, _ASK_SLURM_S)
-    return f"{name}: has saved and stopped; the same `coterie submit` goes on from there"
+    return not ask_slurm([job])[0].is_at_work
 
 
 def _cancel_process(seen: Observation, at_once: bool, save_s: float) -> str:
     owner = read_owner(seen.dir.owner)
+    if not owner:
+        return f"{seen.dir.root}: had ended before; the same command goes on from there"
     process = find_process(owner)
     if process is None:
         raise ConfigError(_out_of_reach(seen.dir, owner))

@@ -13,6 +13,7 @@ from launcher.cpus import usable_cpus
 from launcher.ownership import owning
 from launcher.plan.data import check_parts
 from launcher.run_dir import RunDir, read_lines
+from launcher.shadows import check_working_folder
 from selection.artifacts import atomic_file
 from selection.shards import expand_shards
 from trainer.claim import Claim
@@ -55,6 +56,7 @@ def execute(config: RunConfig) -> None:
         ArtifactError: a file of the run or a shard is damaged.
         JobError: a worker failed.
     """
+    check_working_folder()
     shards = {
         split: expand_shards(pattern, f"data.{split}") for split, pattern in config.data.splits()
     }

@@ -62,11 +62,11 @@ def is_orphan(owner: dict[str, str]) -> bool:
     Two runs that somebody starts within one attempt, as in an interactive job, are not.
     """
     is_same_job = bool(owner) and owner["job"] == os.environ.get("SLURM_JOB_ID")
-    return is_same_job and owner.get("restart") != _restart()
+    return is_same_job and int(owner.get("restart") or 0) < int(_restart())
 
 
 def _restart() -> str:
-    return os.environ.get("SLURM_RESTART_COUNT", "0")
+    return os.environ.get("SLURM_RESTART_COUNT") or "0"
 
 
 @contextmanager

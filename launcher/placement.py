@@ -44,12 +44,15 @@ def largest_node_cpus(
     Raises:
         JobError: there is no such node any more.
     """
-    held = _held_cpus() if beside_ranks else {}
+    held = _held("CPU") if beside_ranks else {}
+    held_gpus = (
+        _held("GPU") if num_gpus else {}
+    )  # also between rounds, where ranks give their CPUs back
     nodes = _find_nodes(labels).items()
     left = [
         node.get("CPU", 0) - held.get(name, 0)
         for name, node in nodes
-        if node.get("GPU", 0) >= num_gpus
+        if node.get("GPU", 0) - held_gpus.get(name, 0) >= num_gpus
     ]
     if not left:
         raise JobError(
@@ -86,13 +89,13 @@ def check_room(config: RunConfig) -> None:
         )
 
 
-def _held_cpus() -> dict[str, float]:
-    """CPUs that placement groups hold, by node: Ray Train has one for its ranks."""
+def _held(kind: str) -> dict[str, float]:
+    """CPUs or GPUs that placement groups hold, by node: Ray Train has one for its ranks."""
     held: dict[str, float] = defaultdict(float)
     for group in placement_group_table().values():
         if group["state"] == "CREATED":
             for number, bundle in group["bundles"].items():
-                held[group["bundles_to_node_id"][number]] += bundle.get("CPU", 0)
+                held[group["bundles_to_node_id"][number]] += bundle.get(kind, 0)
     return held
 
 
@@ -133,7 +136,7 @@ def num_places_beside(wanted: dict[str, float], config: RayConfig, cpus_beside: 
 
 
 def _num_places(wanted: dict[str, float], node: dict[str, float]) -> int:
-    return min(int(node.get(kind, 0) / amount) for kind, amount in wanted.items())
+    return min(int(node.get(kind, 0) / amount) for kind, amount in wanted.items() if amount)
 
 
 def _find_nodes(labels: dict[str, str]) -> dict[str, dict[str, float]]:
@@ -152,7 +155,7 @@ def check_resources(config: RunConfig) -> None:
         ConfigError: no node has the labels, or more CPUs or GPUs are asked for than there are.
     """
     train, embed = config.train, config.selection.embed
-    num_ranks = train.possible_num_ranks()[-1]
+    *_, num_ranks = train.possible_num_ranks()
     ranks = "train.num_ranks" if train.min_ranks is None else "train.min_ranks"
     for_ranks = _named_nodes("ray.train_labels", config.ray.train_labels)
     for_selection = _named_nodes("ray.selection_labels", config.ray.selection_labels)
@@ -172,10 +175,27 @@ def check_resources(config: RunConfig) -> None:
         most = max(node.get(kind, 0) for node in for_selection)
         where = "the largest of Ray's nodes has"
         _check_amount(field, kind, amount, most, where, config.ray.selection_labels)
-    if train.use_gpu and config.selection.refresh.keep_ranks:
-        _check_gpus_beside_ranks(config, num_ranks)
+    _check_embed_worker(config)
+    keeps_ranks = config.selection.refresh.keep_ranks
+    if not keeps_ranks:  # those that are kept share their CPUs, or must leave some, see below
+        _check_places(config, ranks, num_ranks)
+    if train.use_gpu and keeps_ranks:
+        places = num_places({"GPU": 1.0}, config.ray.train_labels)
+        _check_gpus_beside_ranks(config, next(n for n in train.possible_num_ranks() if n <= places))
     if config.selection.overlaps:
         _check_cpus_beside_ranks(config, num_ranks)
+
+
+def _check_places(config: RunConfig, field: str, num_ranks: int) -> None:
+    """No rank is divided between nodes."""
+    train = config.train
+    places = num_places(rank_resources(train), config.ray.train_labels)
+    if places < num_ranks:
+        raise ConfigError(
+            f"{field}: is {num_ranks}, but Ray's nodes hold {places} ranks of {train.cpus_per_rank:g} CPUs"
+            f"{' and a GPU' if train.use_gpu else ''}; lower it or train.cpus_per_rank, or use a larger cluster "
+            "(ray.address)"
+        )
 
 
 def _check_cpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
@@ -192,7 +212,13 @@ def _check_cpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
 
 def _check_gpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
     """Ranks that wait for the next round keep their GPUs, and embedding and selection must find others."""
-    there = sum(node.get("GPU", 0) for node in _find_nodes({}).values())
+    for_ranks, for_selection = map(
+        _find_nodes, (config.ray.train_labels, config.ray.selection_labels)
+    )
+    gpus = {name: node.get("GPU", 0) for name, node in {**for_ranks, **for_selection}.items()}
+    there = sum(gpus.values())
+    elsewhere = sum(gpus[name] for name in for_ranks.keys() - for_selection.keys())
+    left = there - elsewhere - max(0, num_ranks - elsewhere)
     selection = config.selection
     embed_gpus, device = selection.embed.gpus_per_worker, selection.spectral.device
     fields = [
@@ -200,11 +226,22 @@ def _check_gpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
         (f"spectral.device: is {device}", selection.gpus_to_select, "device=cpu"),
     ]
     for field, wanted, instead in fields:
-        if wanted and num_ranks + wanted > there:
+        if wanted and wanted > left:
             raise ConfigError(
                 f"selection.{field}, but the ranks keep {num_ranks} of Ray's {there:g} GPUs; "
                 f"set selection.refresh.keep_ranks=false, or {instead}"
             )
+
+
+def _check_embed_worker(config: RunConfig) -> None:
+    """CPUs and GPUs of an embedding worker are on the same node."""
+    embed = config.selection.embed
+    wanted = {"CPU": embed.cpus_per_worker, "GPU": embed.gpus_per_worker}
+    if not num_places(wanted, config.ray.selection_labels):
+        raise ConfigError(
+            f"selection.embed: a worker wants {embed.cpus_per_worker:g} CPUs and {embed.gpus_per_worker:g} GPUs, and "
+            "no node has both; lower cpus_per_worker or gpus_per_worker, or use a larger cluster (ray.address)"
+        )
 
 
 def _named_nodes(field: str, labels: dict[str, str]) -> list[dict[str, float]]:

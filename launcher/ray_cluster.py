@@ -103,7 +103,10 @@ def _wait_for_nodes(num_nodes: int, timeout_s: float) -> None:
 
 
 def _prepare_environment() -> None:
-    """Settings that every process of the run must see; workers inherit them."""
+    """Settings that every process of the run must see: those of a Ray that is started here inherit them.
+
+    Where a cluster is joined, whoever started its nodes has set them, as `slurm/` and `configs/cluster/` do.
+    """
     for name, value in RAY_VARIABLES.items():
         os.environ.setdefault(name, value)
 

@@ -196,7 +196,7 @@ def train(run: Run, round_number: int, beside: Callable[[], None] = do_nothing) 
         beside()
         return
     _schedule(run, round_number)  # an altered schedule is an error here, not on rank 7
-    with run.timed("train", round_number), stopping_ranks(run.stop_file):
+    with stopping_ranks(run.stop_file), run.timed("train", round_number):
         if run.ranks is None:
             run.ranks = Ranks(
                 run.train_job(round_number),

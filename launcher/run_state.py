@@ -10,7 +10,7 @@ from typing import Any
 from launcher.config import RunConfig
 from launcher.expected_length import expected_length
 from launcher.run_dir import RunDir, append_line
-from launcher.stopping import Stopped
+from launcher.stopping import stop_now
 from launcher.training import Ranks
 from selection.artifacts import MANIFEST, has_manifest
 from selection.errors import ArtifactError
@@ -155,7 +155,7 @@ class Run:
             JobError: training failed for good.
         """
         if self.stop_file.exists():
-            raise Stopped
+            stop_now()
         if self.ranks is not None:
             self.ranks.look()
 

@@ -23,6 +23,7 @@ from launcher.config import RunConfig, save_config
 from launcher.network import FIRST_PORT, HEAD_PORTS
 from launcher.plan.hardware import resources
 from launcher.run_dir import RunDir
+from launcher.shadows import check_working_folder
 from launcher.slurm_config import SlurmConfig, is_one_line, time_limit_s
 from launcher.stopping import EXIT_STOPPED
 from selection.artifacts import atomic_file
@@ -31,6 +32,7 @@ from selection.errors import ConfigError, JobError
 TEMPLATES = Path(__file__).parents[1] / "slurm"
 SCRIPT, CONFIG, JOBS = "job.sbatch", "config.yaml", "jobs"
 _SBATCH_TIMEOUT_S = 120
+_ASKS_FOR_GPUS = re.compile("--(gres|gpus|tres)|-G")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def plan_job(config: RunConfig) -> Job:
     """
     working_dir = Path.cwd()
     _check_path("working directory", working_dir, config)
+    check_working_folder()
     check_request(config)
+    _check_kept_gpus(config)
     logs = RunDir(config.run_dir).root / "logs"
     number = 1 + max((int(p.name.split("-")[1]) for p in logs.glob("submit-*")), default=0)
     python = config.slurm.python or sys.executable
@@ -104,13 +108,25 @@ def check_request(config: RunConfig) -> None:
             f"ray.address: is {config.ray.address}, but a job starts a Ray of its own; set it to null, or use `coterie "
             "run` for that cluster"
         )
-    if not any("gpu" in option or "gres" in option for option in slurm.extra_args):
+    for role in ("train_labels", "selection_labels"):
+        if labels := getattr(config.ray, role):
+            raise ConfigError(
+                f"ray.{role}: is {labels}, but the nodes of a job have no labels; set it to {{}}, or use `coterie run` "
+                "for a cluster whose nodes have some"
+            )
+    if not any(_ASKS_FOR_GPUS.match(option) for option in slurm.extra_args):
         _check_gpus(config)
 
 
 def _check_cpus(config: RunConfig) -> None:
     """Refuse nodes that do not hold the ranks, where their CPUs are named."""
     slurm, train = config.slurm, config.train
+    per_worker = config.selection.embed.cpus_per_worker
+    if slurm.cpus_per_node and per_worker > slurm.cpus_per_node:
+        raise ConfigError(
+            f"slurm.cpus_per_node: is {slurm.cpus_per_node}, but selection.embed.cpus_per_worker is {per_worker:g}; "
+            "ask for more, or lower it"
+        )
     if slurm.cpus_per_node:
         fitting = int(slurm.cpus_per_node / train.cpus_per_rank) * (slurm.nodes - 1)
         beside = config.selection.cpus_beside_ranks  # on one node
@@ -159,6 +175,23 @@ def _check_gpus(config: RunConfig) -> None:
         raise ConfigError(
             f"slurm.gpus_per_node: is not set, but {' and '.join(fields)} asks for GPUs; set it, or lower the latter"
         )
+
+
+def _check_kept_gpus(config: RunConfig) -> None:
+    """Refuse ranks that keep the GPUs for which embedding or selection would wait for ever."""
+    train, num_gpus = config.train, config.slurm.nodes * (config.slurm.gpus_per_node or 0)
+    if not (num_gpus and train.use_gpu and config.selection.refresh.keep_ranks):
+        return
+    for field, wanted in (
+        ("embed.gpus_per_worker", config.selection.embed.gpus_per_worker),
+        ("spectral.device", config.selection.gpus_to_select),
+    ):
+        if wanted and train.num_ranks + wanted > num_gpus:
+            raise ConfigError(
+                f"slurm.gpus_per_node: the job has {num_gpus} GPUs, of which the ranks keep {train.num_ranks}, but "
+                f"selection.{field} wants {wanted:g} beside them; ask for more, or set "
+                "selection.refresh.keep_ranks=false"
+            )
 
 
 def render(job: Job) -> str:

@@ -97,11 +97,15 @@ def judge_shared_memory(free_bytes: int, store_bytes: int) -> Finding:
     return Finding("shared memory", "ok", text)
 
 
-def judge_ports(used: set[int], first_ephemeral: int) -> Finding:
-    """Args: ports that somebody listens on, and the lowest that Linux gives away by itself."""
+def judge_ports(used: set[int], first_ephemeral: int, has_slurm: bool) -> Finding:
+    """Args: ports that somebody listens on, the lowest that Linux gives away by itself, and whether SLURM is here,
+    whose jobs alone need so many in a row.
+    """
     try:
         block = choose_block(0, 0, first_ephemeral, used)
     except JobError as error:
+        if not has_slurm:
+            return Finding("ports", "ok", "too few in a row for SLURM jobs, and SLURM is not here")
         return Finding("ports", "problem", str(error))
     return Finding("ports", "ok", f"{BLOCK_PORTS} in a row are free from {block.start} on")
 

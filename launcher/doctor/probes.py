@@ -44,7 +44,9 @@ def examine(config: RunConfig | None) -> list[Finding]:
         judging.judge_torch(installed_version("torch"), _torch_cuda(), driver_cuda),
         judging.judge_gpus(gpus, config.gpu_settings if config else [], driver_error),
         judging.judge_shared_memory(shutil.disk_usage("/dev/shm").free, ray.object_store_bytes),
-        judging.judge_ports(listening_ports(), first_ephemeral_port()),
+        judging.judge_ports(
+            listening_ports(), first_ephemeral_port(), has_slurm=any(map(shutil.which, _SLURM))
+        ),
         judging.judge_temp_dir(_ray_temp_dir()),
         judging.judge_open_files(soft, hard),
         judging.judge_slurm(*_slurm()),

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -121,3 +123,26 @@ def test_only_a_job_with_our_script_is_ended(tmp_path, monkeypatch, is_ours):
         with pytest.raises(ConfigError, match="SLURM tells nothing of job 7"):
             cancel(tmp_path / "run")
         assert not (tmp_path / "cancelled").exists()
+
+
+def test_a_job_that_has_just_come_back_is_asked_in_its_new_folder(tmp_path, monkeypatch):
+    """RUNNING comes before the script runs, which makes it."""
+    folder = tmp_path / "run" / "logs" / "submit-001"
+    (folder / "job-7.0").mkdir(parents=True)
+    slurm(tmp_path, monkeypatch, f"7|RUNNING|me|n1|None|{folder / SCRIPT}")
+    monkeypatch.setattr(cancelling, "_ASK_SLURM_S", 0.05)
+    asked = []
+
+    def ask_slurm(jobs):
+        (folder / "job-7.1").mkdir(exist_ok=True)
+        asked.append(1)
+        return [replace(job, state="RUNNING" if len(asked) < 3 else "COMPLETED") for job in jobs]
+
+    monkeypatch.setattr(cancelling, "ask_slurm", ask_slurm)
+    assert "has saved and stopped" in cancel(tmp_path / "run")[0]
+    assert (folder / "job-7.1" / "stop").exists()
+
+
+def test_a_process_that_has_ended_meanwhile(tmp_path):
+    seen = SimpleNamespace(dir=RunDir(tmp_path))
+    assert "had ended before" in cancelling._cancel_process(seen, at_once=False, save_s=1)

@@ -33,8 +33,10 @@ GIB = 2**30
         (judging.judge_gpus([], wanted=[], error="no driver"), "problem", "fails: no driver;"),
         (judging.judge_shared_memory(GIB, 2 * GIB), "problem", "--shm-size"),
         (judging.judge_shared_memory(2 * GIB, GIB), "ok", "2.0 GiB free"),
-        (judging.judge_ports(set(), 32768), "ok", "250 in a row"),
-        (judging.judge_ports(set(range(32768)), 32768), "problem", "no 250 ports"),
+        (judging.judge_ports(set(), 32768, True), "ok", "250 in a row"),
+        (judging.judge_ports(set(range(32768)), 32768, True), "problem", "no 250 ports"),
+        (judging.judge_ports(set(), 1024, True), "problem", "begins at 1024"),
+        (judging.judge_ports(set(), 1024, False), "ok", "SLURM is not here"),
         (judging.judge_temp_dir("/tmp/ray"), "ok", "/tmp/ray"),
         (judging.judge_temp_dir("/" + "x" * 46), "ok", "/xx"),
         (judging.judge_temp_dir("/" + "x" * 47), "problem", "RAY_TMPDIR"),
@@ -70,7 +72,7 @@ def test_what_facts_mean(finding, level, text):
 
 def test_some_ports_in_use_are_passed_over():
     used = set(range(32768 - 20_000, 32768 - HEAD_PORTS - 500))
-    assert judging.judge_ports(used, 32768).level == "ok"
+    assert judging.judge_ports(used, 32768, True).level == "ok"
 
 
 @pytest.mark.parametrize(

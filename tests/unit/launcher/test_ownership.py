@@ -108,3 +108,15 @@ def test_an_orphan_of_the_same_job_loses_and_takes_nothing_back(file, monkeypatc
                 old.check()
         write_json(file, {**old_file, "token": "of a third"})
     assert read_owner(file)["token"] == "of a third"  # the end of the orphan leaves it alone
+
+
+def test_an_older_attempt_that_wakes_up_takes_nothing_from_the_newer_one(file, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with owning(file) as newer:
+        write_json(file, {**read_owner(file), "host": "elsewhere"})
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+        assert not is_orphan(read_owner(file))
+        with pytest.raises(ConfigError, match="in use by job 42, attempt 1"), owning(file):
+            pass
+        newer.check()

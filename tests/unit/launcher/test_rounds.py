@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from launcher.config import RunConfig
 from launcher.expected_length import check_length
 from launcher.run_dir import RunDir, read_lines
 from launcher.run_state import Run
-from launcher.stopping import Stopped
+from launcher.stopping import Stopped, stoppable, stopping_ranks
 from selection.artifacts import write_json, write_manifest
 from selection.errors import ArtifactError, ConfigError, JobError
 from selection.schedule import schedule_folder, write_schedule
@@ -299,3 +301,23 @@ class Corrupted:
 
     def read(self, ids):
         return [{"json": json.dumps({"image": int(i) // 2}).encode()} for i in ids]
+
+
+def test_a_stop_while_selecting_ahead_is_not_cut_off(make_run):
+    """SLURM's script signals again and again, also on the way out."""
+    run = make_run(mode="overlap", refresh=COLLECTED)
+    run.logs.mkdir(parents=True, exist_ok=True)
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        with pytest.raises(Stopped), stoppable():
+            with stopping_ranks(run.stop_file):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                try:
+                    run.look_around()
+                finally:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, before)

@@ -129,7 +129,7 @@ def test_no_value_breaks_out_of_the_script(a, b, name, tmp_path_factory):
     )
     assert result.returncode == 0, result.stderr
     told = result.stdout.decode().split("\0")
-    assert told == [a, b, "-m", "launcher.ray_node", "word", ""]
+    assert told == [a, b, "-P", "-m", "launcher.ray_node", "word", ""]
     assert len(list(folder.iterdir())) == 2
 
 
@@ -137,6 +137,10 @@ def test_set_up_commands_change_the_shell_and_may_read_what_is_not_set(tmp_path)
     (tmp_path / "py").write_text(STUB)
     (tmp_path / "py").chmod(0o755)
     slurm = {"setup": ["export A=one", 'export B="$A$NOT_SET"']}
+    slurm["env"] = {
+        "folder": "/elsewhere",
+        "python": "/elsewhere",
+    }  # names that the script has as well
     (tmp_path / "job.sbatch").write_text(render(job_with(slurm, python=str(tmp_path / "py"))))
     result = subprocess.run(
         ["bash", "job.sbatch", "word"], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -239,6 +243,18 @@ def test_what_the_readme_shows():
             "slurm.gpus_per_node: is not set, but selection.spectral.device asks for GPUs",
         ),
         ({}, ["ray.address=head:6379"], "head:6379, but a job starts a Ray of its own"),
+        (
+            {},
+            ["ray.train_labels={role: a}"],
+            "ray.train_labels: is .*, but the nodes of a job have no",
+        ),
+        ({}, ["ray.selection_labels={role: a}"], "ray.selection_labels: is .* have no labels"),
+        (
+            {"cpus_per_node": 4},
+            ["selection.embed.cpus_per_worker=8"],
+            "slurm.cpus_per_node: is 4, but selection.embed.cpus_per_worker is 8; ask for more",
+        ),
+        ({"extra_args": ["--nodelist=gpu01"]}, ["train.use_gpu=true"], "the job has 0 GPUs"),
     ],
 )
 def test_requests_that_cannot_hold_the_run(slurm, overrides, message):
@@ -246,8 +262,20 @@ def test_requests_that_cannot_hold_the_run(slurm, overrides, message):
         check_request(config_with(slurm, *overrides))
 
 
-def test_gpus_may_be_asked_for_in_other_ways():
-    check_request(config_with({"extra_args": ["--gres=gpu:a100:2"]}, "train.use_gpu=true"))
+@pytest.mark.parametrize(
+    "option", ["--gres=gpu:a100:2", "--gpus=2", "-G2", "--tres-per-node=gres/gpu:2"]
+)
+def test_gpus_may_be_asked_for_in_other_ways(option):
+    check_request(config_with({"extra_args": [option]}, "train.use_gpu=true"))
+
+
+def test_ranks_that_keep_all_gpus_of_a_job():
+    gpus = ["train.use_gpu=true", "train.num_ranks=8", "selection.embed.gpus_per_worker=1"]
+    message = "has 8 GPUs, of which the ranks keep 8, but selection.embed.gpus_per_worker wants 1"
+    with pytest.raises(ConfigError, match=message):
+        plan_job(config_with({"gpus_per_node": 8}, *gpus))
+    plan_job(config_with({"gpus_per_node": 8}, *gpus, "selection.refresh.keep_ranks=false"))
+    plan_job(config_with({"gpus_per_node": 9}, *gpus))
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x7fb"])

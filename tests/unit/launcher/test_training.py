@@ -144,7 +144,46 @@ def test_ranks_that_are_kept_leave_too_few_gpus_for_embedding(nodes):
     check_resources(config(train, **embed))
 
 
-def test_eigenvectors_on_a_gpu_have_one_set_aside(nodes):
+def test_as_many_ranks_as_fit_are_started_and_keep_their_gpus(nodes):
+    """Not the fewest, with which a GPU would be left."""
+    nodes += [node(cpus=8, gpus=4)]
+    embed = {"selection": {"embed": {"gpus_per_worker": 1}}}
+    train = {"num_ranks": 4, "min_ranks": 2, "use_gpu": True}
+    with pytest.raises(ConfigError, match=r"the ranks keep 4 of Ray's 4 GPUs; set .*keep_ranks=fa"):
+        check_resources(config(train, **embed))
+    check_resources(config({**train, "num_ranks": 2}, **embed))
+
+
+def test_gpus_of_nodes_that_are_not_for_selection_do_not_count(nodes):
+    nodes += [node(cpus=8, gpus=8, role="train"), node(cpus=8, gpus=1, role="both")]
+    labels = {"selection_labels": {"role": "both"}}
+    embed = {"selection": {"embed": {"gpus_per_worker": 1}}}
+    check_resources(config({"num_ranks": 8, "use_gpu": True}, labels, **embed))
+    nodes[0] = node(cpus=8, gpus=7, role="train")
+    with pytest.raises(ConfigError, match=r"the ranks keep 8 of Ray's 8 GPUs"):
+        check_resources(config({"num_ranks": 8, "use_gpu": True}, labels, **embed))
+
+
+def test_cpus_and_gpus_of_a_worker_are_on_one_node(nodes):
+    nodes += [node(cpus=64), node(cpus=4, gpus=1)]
+    embed = {"embed": {"cpus_per_worker": 8, "gpus_per_worker": 1}}
+    with pytest.raises(ConfigError, match="a worker wants 8 CPUs and 1 GPUs, and no node has both"):
+        check_resources(config({}, selection=embed))
+    embed["embed"]["cpus_per_worker"] = 4
+    check_resources(config({}, selection=embed))
+
+
+def test_no_rank_is_divided_between_nodes(nodes):
+    nodes += [node(3), node(3)]
+    train = {"num_ranks": 3, "batch_size": 63, "cpus_per_rank": 2}
+    check_resources(config(train))  # they share CPUs
+    with pytest.raises(ConfigError, match=r"num_ranks: is 3, but Ray's nodes hold 2 ranks of 2 CP"):
+        check_resources(config(train, selection={"refresh": {"keep_ranks": False}}))
+
+
+def test_eigenvectors_on_a_gpu_have_one_set_aside(nodes, monkeypatch):
+    table = {}
+    monkeypatch.setattr(placement, "placement_group_table", lambda: table)
     nodes += [node(cpus=8, gpus=4)]
     on_gpu = {"selection": {"spectral": {"device": "cuda"}}}
     assert to_select(config({}))["num_gpus"] == 0
@@ -158,8 +197,11 @@ def test_eigenvectors_on_a_gpu_have_one_set_aside(nodes):
     nodes[0] = node(cpus=8)
     with pytest.raises(ConfigError, match=r"spectral.device: asks for 1 GPUs, .* nodes has 0"):
         check_resources(config({}, **on_gpu))
-    nodes += [node(cpus=4, gpus=1)]
-    assert selection_cpus(config({}, **on_gpu)) == 4  # of the one node that has both
+    nodes += [node(cpus=4, gpus=1, name="a"), node(cpus=2, gpus=1)]
+    assert selection_cpus(config({}, **on_gpu)) == 4  # of those that have both
+    bundles = {"bundles": {0: {"GPU": 1.0}}, "bundles_to_node_id": {0: "a"}}
+    table["ranks"] = {**bundles, "state": "CREATED"}
+    assert selection_cpus(config({}, **on_gpu)) == 2  # ranks keep the other one
     assert selection_cpus(config({})) == 8
 
 
