@@ -21,6 +21,15 @@ NUM_PAIRS, BATCH_SIZE, EPOCHS, EVERY = 103, 10, 3, 12
 COLLECTED = {"embeddings": "collected"}
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_before():
+    """A run that is on its way out minds none for good, and processes inherit that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def make_run(tmp_path):
     def make(
@@ -307,17 +316,12 @@ def test_a_stop_while_selecting_ahead_is_not_cut_off(make_run):
     """SLURM's script signals again and again, also on the way out."""
     run = make_run(mode="overlap", refresh=COLLECTED)
     run.logs.mkdir(parents=True, exist_ok=True)
-    before = signal.getsignal(signal.SIGUSR1)
-    try:
-        with pytest.raises(Stopped), stoppable():
-            with stopping_ranks(run.stop_file):
-                os.kill(os.getpid(), signal.SIGUSR1)
-                try:
-                    run.look_around()
-                finally:
-                    os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(Stopped), stoppable():
+        with stopping_ranks(run.stop_file):
             os.kill(os.getpid(), signal.SIGUSR1)
-        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
-    finally:
-        for number in (signal.SIGUSR1, signal.SIGTERM):
-            signal.signal(number, before)
+            try:
+                run.look_around()
+            finally:
+                os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
