@@ -123,12 +123,16 @@ class RunConfig(Settings):
     @property
     def gpu_settings(self) -> list[str]:
         """The settings by which something computes on GPUs; none where nothing does."""
+        return [*(["train.use_gpu"] if self.train.use_gpu else []), *self.gpus_beside_ranks]
+
+    @property
+    def gpus_beside_ranks(self) -> dict[str, float]:
+        """GPUs that one process of selection wants, by the setting that says so; none where nothing does."""
         asks = {
-            "train.use_gpu": self.train.use_gpu,
             "selection.embed.gpus_per_worker": self.selection.embed.gpus_per_worker,
             "selection.spectral.device": self.selection.gpus_to_select,
         }
-        return [field for field, asked in asks.items() if asked]
+        return {field: number for field, number in asks.items() if number}
 
     @property
     def hash(self) -> str:

@@ -45,9 +45,8 @@ def largest_node_cpus(
         JobError: there is no such node any more.
     """
     held = _held("CPU") if beside_ranks else {}
-    held_gpus = (
-        _held("GPU") if num_gpus else {}
-    )  # also between rounds, where ranks give their CPUs back
+    # also between rounds, in which ranks that are kept give their CPUs back
+    held_gpus = _held("GPU") if num_gpus else {}
     nodes = _find_nodes(labels).items()
     left = [
         node.get("CPU", 0) - held.get(name, 0)
@@ -219,16 +218,18 @@ def _check_gpus_beside_ranks(config: RunConfig, num_ranks: int) -> None:
     there = sum(gpus.values())
     elsewhere = sum(gpus[name] for name in for_ranks.keys() - for_selection.keys())
     left = there - elsewhere - max(0, num_ranks - elsewhere)
-    selection = config.selection
-    embed_gpus, device = selection.embed.gpus_per_worker, selection.spectral.device
-    fields = [
-        (f"embed.gpus_per_worker: is {embed_gpus:g}", embed_gpus, "gpus_per_worker=0"),
-        (f"spectral.device: is {device}", selection.gpus_to_select, "device=cpu"),
-    ]
-    for field, wanted, instead in fields:
-        if wanted and wanted > left:
+    told = {
+        "selection.embed.gpus_per_worker": (
+            f"{config.selection.embed.gpus_per_worker:g}",
+            "gpus_per_worker=0",
+        ),
+        "selection.spectral.device": (config.selection.spectral.device, "device=cpu"),
+    }
+    for field, wanted in config.gpus_beside_ranks.items():
+        if wanted > left:
+            value, instead = told[field]
             raise ConfigError(
-                f"selection.{field}, but the ranks keep {num_ranks} of Ray's {there:g} GPUs; "
+                f"{field}: is {value}, but the ranks keep {num_ranks} of Ray's {there:g} GPUs; "
                 f"set selection.refresh.keep_ranks=false, or {instead}"
             )
 

@@ -182,14 +182,11 @@ def _check_kept_gpus(config: RunConfig) -> None:
     train, num_gpus = config.train, config.slurm.nodes * (config.slurm.gpus_per_node or 0)
     if not (num_gpus and train.use_gpu and config.selection.refresh.keep_ranks):
         return
-    for field, wanted in (
-        ("embed.gpus_per_worker", config.selection.embed.gpus_per_worker),
-        ("spectral.device", config.selection.gpus_to_select),
-    ):
-        if wanted and train.num_ranks + wanted > num_gpus:
+    for field, wanted in config.gpus_beside_ranks.items():
+        if train.num_ranks + wanted > num_gpus:
             raise ConfigError(
                 f"slurm.gpus_per_node: the job has {num_gpus} GPUs, of which the ranks keep {train.num_ranks}, but "
-                f"selection.{field} wants {wanted:g} beside them; ask for more, or set "
+                f"{field} wants {wanted:g} beside them; ask for more, or set "
                 "selection.refresh.keep_ranks=false"
             )
 
