@@ -9,6 +9,7 @@ from launcher.studies.theory.figures import draw
 from launcher.studies.theory.open_questions import beyond_the_simplex, shared_encoder
 from selection.artifacts import atomic_file, write_json
 from selection.progress import Progress
+from selection.threads import one_blas_thread
 
 STATEMENTS: tuple[Callable[[int], list[Claim]], ...] = (
     optima.simplex_is_best,
@@ -36,13 +37,18 @@ def run_theory(out: Path, seed: int, progress: Progress) -> list[Claim]:
         progress: told after each statement.
     """
     claims: list[Claim] = []
-    for number, statement in enumerate(STATEMENTS, start=1):
-        claims += statement(seed)
-        progress("statements", number, len(STATEMENTS), "statements")
-    tables = [
-        beyond_the_simplex(seed, lambda done, total: progress("N > d + 1", done, total, "sizes")),
-        shared_encoder(seed),
-    ]
+    with (
+        one_blas_thread()
+    ):  # the matrices are small: on a busy machine, threads wait for each other
+        for number, statement in enumerate(STATEMENTS, start=1):
+            claims += statement(seed)
+            progress("statements", number, len(STATEMENTS), "statements")
+        tables = [
+            beyond_the_simplex(
+                seed, lambda done, total: progress("N > d + 1", done, total, "sizes")
+            ),
+            shared_encoder(seed),
+        ]
     draw(out / f"{NAME}.png", seed)
     with atomic_file(page_path(out), "w") as file:
         file.write(page(claims, tables, seed))
