@@ -245,9 +245,8 @@ class _Pool:
         try:
             get_result(future)
         except RayActorError as error:
-            ray.kill(
-                worker
-            )  # it may only be out of reach, and would keep the place of the next one
+            # It may only be out of reach, and would keep the place of the next one.
+            ray.kill(worker)
             self._replace(shard, error)
             return None
         except RayTaskError as error:

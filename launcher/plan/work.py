@@ -226,9 +226,8 @@ def cluster_core_s(config: RunConfig, n: int) -> float:
 def reads(config: RunConfig, train: Split, num_steps: int, num_epochs: int) -> list[Reads]:
     """Requests of an average epoch and of an embedding pass, by `selection/shard_index.py`."""
     n, pair_bytes = train.num_pairs, train.pair_bytes
-    trained = (
-        num_steps * config.train.batch_size / num_epochs
-    )  # fewer than n where batches are left out
+    # fewer than n where batches are left out
+    trained = num_steps * config.train.batch_size / num_epochs
     collected = collects(config)
     batch = READ_AT_ONCE if collected else config.selection.embed.batch_size
     blocks = max(1.0, batch * pair_bytes / READ_BLOCK_BYTES)

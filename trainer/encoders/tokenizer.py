@@ -256,9 +256,8 @@ def beginning(text: bytes, max_tokens: int) -> bytes:
     num_bytes = max_tokens * _USUAL_BYTES_PER_TOKEN
     if len(text) <= num_bytes:
         return text
-    words = text[:num_bytes].rsplit(
-        None, 1
-    )  # the last one may be cut off; of white space alone there is none
+    # The last word may be cut off; of white space alone there is none.
+    words = text[:num_bytes].rsplit(None, 1)
     return words[0] if len(words) == 2 else b""
 
 

@@ -42,6 +42,5 @@ def test_what_the_json_member_holds_is_the_users(member):
 def test_nothing_that_is_shown_steers_the_terminal():
     sample = {"__key__": "\x1b[2J", "py": b"a\x1b[31m\tb\x9b"}
     text = describe("query\udce9", [_hit(0.5, sample, "py")])
-    assert text.encode().decode().isprintable() or "\n" in text
     assert all(line.isprintable() for line in text.replace("\ufffd", "?").splitlines())
     assert "a\ufffd[31m  b\ufffd" in text
