@@ -36,7 +36,7 @@ quickstart: install  ## random batches against chosen ones, on real data, in a f
 	    "compute the mean of each group" "retry a request after a delay"
 
 # Tests that start processes of their own have both cores to themselves: others would be late for each other.
-test: install  ## the default tests, under 8 minutes on 2 cores
+test: install  ## the default tests, ten minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 tests/unit
 	$(BIN)/python -m pytest -m "not slow and not slurm" --ignore=tests/unit
 
