@@ -1,6 +1,6 @@
 """Nearest neighbours of all pairs among all pairs, both directions at once.
 
-U looks into the nearest cells of V, then V into those of U (`selection/cells.py`). Every similarity u_k.v_l that is
+U looks into the nearest cells of V, then V into those of U (`selection/visits.py`). Every similarity u_k.v_l that is
 computed on the way counts twice: v_l may be among the nearest of u_k, and u_k among those of v_l. So k and l are missed
 only when neither looks into the cell of the other, and half to a tenth of the cells are enough that two searches need
 which know nothing of each other. As all queries are there from the beginning, those of one cell make one matrix
@@ -9,7 +9,8 @@ product, where FAISS answers each query by itself (figures in benchmarks/NOTES.m
 A block of queries and a group of cells are one task. Tasks are held like a round robin: in every turn each block meets
 another group, so no two tasks touch the same list, and the result does not depend on the number of threads.
 
-Time: O(n c d) for c cells and O(n^2 d) times the share of the cells that is looked into. Memory: 8 bytes per neighbour.
+Time: O(n^2 d) times the share of the cells that is looked into, and at most O(n c d) to find those. Memory: 8 bytes per
+neighbour.
 
 Legend: n pairs, d dimensions, k neighbours, c cells, g groups, b queries of a block, e visits.
 """
@@ -23,8 +24,9 @@ import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  Numba's np.dot loads it, but `one_blas_thread` limits only what is there
 from jaxtyping import Float32, Int32, Int64
 
-from selection.cells import Cells, visits
+from selection.cells import Cells, nearest_cells
 from selection.threads import in_ranges
+from selection.visits import Rule, visits
 
 _NUM_GROUPS = 16  # of cells, and as many blocks of queries: most threads that have work
 _BLOCK = 2048  # queries
@@ -63,7 +65,7 @@ def look_into_cells(
     base: Float32[np.ndarray, "n d"],
     query_cells: Cells,
     base_cells: Cells,
-    nearness: float,
+    rule: Rule,
     of_queries: Nearest,
     of_base: Nearest,
     pool: ThreadPoolExecutor,
@@ -74,28 +76,31 @@ def look_into_cells(
     Args:
         queries: one side of all pairs.
         base: the other side.
-        query_cells: their cells; queries of one cell look into the same ones, so they come together.
+        query_cells: their cells; queries of one cell look into much the same ones, so they come together.
         base_cells: what is looked into.
-        nearness: see `selection.cells.visits`.
+        rule: which cells those are.
         of_queries: the lists of the queries.
         of_base: the lists of the base.
         pool: threads; BLAS should have one.
         told: how many queries are done.
     """
     step = _NUM_GROUPS * _BLOCK
+    coarse, coarse_owner = query_cells.coarse
+    near = nearest_cells(coarse, base_cells.centroids)[:, : rule.reach]
+    order = np.lexsort((query_cells.owner, coarse_owner)).astype(np.int32)
     columns = base[base_cells.members]  # a copy in which every cell is in one piece
     groups = np.searchsorted(base_cells.starts, np.linspace(0, len(base), _NUM_GROUPS + 1))
 
     def look(ids: Int32[np.ndarray, "b"]) -> Looking:
         rows = queries[ids]
-        return Looking(ids, rows, *visits(rows, base_cells, nearness))
+        return Looking(ids, rows, *visits(rows, coarse_owner[ids], near, base_cells, rule.nearness))
 
     def meet(block: Looking, group: int) -> None:
         cells = groups[group % _NUM_GROUPS], groups[group % _NUM_GROUPS + 1]
         _meet(block, base_cells.members, columns, base_cells.starts, *cells, of_queries, of_base)
 
     for start in range(0, len(queries), step):
-        members = query_cells.members[start : start + step]
+        members = order[start : start + step]
         blocks = list(pool.map(look, np.split(members, range(_BLOCK, len(members), _BLOCK))))
         for turn in range(_NUM_GROUPS):
             list(pool.map(meet, blocks, range(turn, turn + len(blocks))))

@@ -2,7 +2,8 @@
 
 `flat` compares everything with everything, exactly, by FAISS, in O(N^2 d); `ivf` looks into the nearest of 8 sqrt(N)
 cells only (`selection/cells.py`, `selection/join.py`), into as many as it takes for the recall that is asked for, as a
-sample of queries shows. Recall is always measured, because an approximate search can fail silently.
+sample of queries shows (`selection/visits.py`). Recall is always measured, because an approximate search can fail
+silently.
 
 Legend: n pairs, d dimensions, k neighbours.
 """
@@ -17,12 +18,13 @@ import faiss
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from selection.cells import divide, nearness_for
+from selection.cells import divide
 from selection.config import GraphConfig
 from selection.exact import closest
 from selection.join import Nearest, look_into_cells, nothing_found, sort_nearest
 from selection.progress import Progress, silent
 from selection.threads import one_blas_thread, thread_pool
+from selection.visits import find_meetings, rule_for
 
 MAX_FLAT_PAIRS = 4_000
 _QUERY_BLOCK = 2048
@@ -143,12 +145,14 @@ def _search_cells(
     with one_blas_thread(), thread_pool() as pool:
         truth = [_truth(*sides, sample, k, pool) for sides in ((U, V), (V, U))]
         in_u, in_v = (divide(side, num_cells, rng, pool) for side in (U, V))
-        nearness = min(
-            nearness_for(min_recall, sample, truth[0], U, V, in_u, in_v),
-            nearness_for(min_recall, sample, truth[1], V, U, in_v, in_u),
+        meetings = (
+            find_meetings(sample, truth[0], U, V, in_u, in_v),
+            find_meetings(sample, truth[1], V, U, in_v, in_u),
         )
-        look_into_cells(U, V, in_u, in_v, nearness, v_of_u, u_of_v, pool, partial(told, 0))
-        look_into_cells(V, U, in_v, in_u, nearness, u_of_v, v_of_u, pool, partial(told, num_pairs))
+        rule = rule_for(min_recall, meetings)
+        del meetings
+        look_into_cells(U, V, in_u, in_v, rule, v_of_u, u_of_v, pool, partial(told, 0))
+        look_into_cells(V, U, in_v, in_u, rule, u_of_v, v_of_u, pool, partial(told, num_pairs))
         sort_nearest(v_of_u, pool)
         sort_nearest(u_of_v, pool)
     recall = min(

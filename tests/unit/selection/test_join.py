@@ -6,6 +6,7 @@ from selection import join
 from selection.cells import divide
 from selection.join import look_into_cells, nothing_found, sort_nearest
 from selection.threads import thread_pool
+from selection.visits import Rule
 from tests.conftest import planted_pairs
 
 K = 6
@@ -18,14 +19,15 @@ def pairs():
     return U, V
 
 
-def search(U, V, nearness, num_cells=25, both=True):
+def search(U, V, nearness, num_cells=25, both=True, reach=None):
     """Both lists, sorted, and the cells of both sides."""
+    rule = Rule(reach or num_cells, nearness)
     found = nothing_found(len(U), K), nothing_found(len(U), K)
     with thread_pool() as pool:
         cells = [divide(side, num_cells, np.random.default_rng(0), pool) for side in (U, V)]
-        look_into_cells(U, V, *cells, nearness, *found, pool, lambda done: None)
+        look_into_cells(U, V, *cells, rule, *found, pool, lambda done: None)
         if both:
-            look_into_cells(V, U, *cells[::-1], nearness, *found[::-1], pool, lambda done: None)
+            look_into_cells(V, U, *cells[::-1], rule, *found[::-1], pool, lambda done: None)
         for nearest in found:
             sort_nearest(nearest, pool)
     return found, cells
@@ -55,16 +57,25 @@ def test_looking_everywhere_is_exact_in_both_directions(pairs, both):
     check(found[1], pairs[1] @ pairs[0].T, everyone)
 
 
+def looks(queries, query_cells, base_cells, nearness, reach):
+    """Slow reference: [queries, base], who looks into whose cell."""
+    coarse = query_cells.coarse.centroids[query_cells.coarse.owner]
+    distant = np.argsort(-(coarse @ base_cells.centroids.T), axis=1)[:, reach:]
+    similarities = queries @ base_cells.centroids.T
+    np.put_along_axis(similarities, distant, -np.inf, axis=1)
+    best = similarities.max(axis=1, keepdims=True)
+    return (similarities >= nearness * best)[:, base_cells.owner]
+
+
 @pytest.mark.parametrize("block", [join._BLOCK, 7])
-@pytest.mark.parametrize("nearness", [0.4, 0.8, 1.0])
-def test_finds_the_best_of_those_that_meet(pairs, nearness, block, monkeypatch):
+@pytest.mark.parametrize(("nearness", "reach"), [(0.4, 25), (0.8, 25), (1.0, 25), (0.4, 5)])
+def test_finds_the_best_of_those_that_meet(pairs, nearness, reach, block, monkeypatch):
     """k and l meet when u_k looks into the cell of v_l, or v_l into that of u_k; both learn of it."""
     monkeypatch.setattr(join, "_BLOCK", block)
     monkeypatch.setattr(join, "_NUM_GROUPS", 4)
-    (U, V), ((v_of_u, u_of_v), (in_u, in_v)) = pairs, search(*pairs, nearness)
-    ahead, back = U @ in_v.centroids.T, V @ in_u.centroids.T
-    u_looks = (ahead >= nearness * ahead.max(axis=1, keepdims=True))[:, in_v.owner]
-    v_looks = (back >= nearness * back.max(axis=1, keepdims=True))[:, in_u.owner]
+    (U, V), ((v_of_u, u_of_v), (in_u, in_v)) = pairs, search(*pairs, nearness, reach=reach)
+    u_looks = looks(U, in_u, in_v, nearness, reach)
+    v_looks = looks(V, in_v, in_u, nearness, reach)
     check(v_of_u, U @ V.T, u_looks | v_looks.T)
     check(u_of_v, V @ U.T, u_looks.T | v_looks)
 
