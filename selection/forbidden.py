@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from selection.affinity import link, similarities
 from selection.duplicates import no_contents
@@ -46,17 +46,14 @@ class Forbidden:
         return not self.links.nnz and not (self.contents >= 0).any()
 
     def remove_from(self, affinity: sp.csr_array) -> sp.csr_array:
-        """`affinity` without its entries between nodes that must not meet."""
+        """`affinity` without its entries between nodes that must not meet; its own arrays are overwritten."""
         if self.is_empty:
             return affinity
-        allowed, starts = np.empty(affinity.nnz, np.bool_), np.zeros_like(affinity.indptr)
+        allowed = np.empty(affinity.nnz, np.bool_)
         _find_allowed(
-            affinity.indptr, affinity.indices, self.contents, self.links.indptr, self.links.indices, allowed,
-            starts[1:],
+            affinity.indptr, affinity.indices, self.contents, self.links.indptr, self.links.indices, allowed
         )  # fmt: skip
-        np.cumsum(starts, out=starts)
-        arrays = affinity.data[allowed], affinity.indices[allowed], starts
-        return sp.csr_array(arrays, shape=affinity.shape)
+        return _keep(affinity, allowed)
 
     def repel(self, affinity: sp.csr_array) -> sp.csr_array:
         """`affinity` with a large negative weight between nodes that must not meet, for who swaps nodes by weight.
@@ -70,6 +67,10 @@ class Forbidden:
         graph = sp.csr_array(affinity + repelled * _REPULSION)
         graph.sort_indices()
         return graph
+
+    def calm(self, repelling: sp.csr_array) -> sp.csr_array:
+        """The affinity of which `repel` made this; its arrays are overwritten."""
+        return repelling if self.is_empty else _keep(repelling, repelling.data >= 0)
 
 
 def nothing_forbidden(num_nodes: int) -> Forbidden:
@@ -149,8 +150,8 @@ def _judge_upper(indptr, indices, U, V, positives, margin, is_false):
 
 
 @numba.njit(parallel=True, cache=True)
-def _find_allowed(indptr, indices, contents, link_starts, link_ids, allowed, counts):
-    """allowed[entry] = whether the two nodes of an entry may meet; counts[k] = of how many entries of k."""
+def _find_allowed(indptr, indices, contents, link_starts, link_ids, allowed):
+    """allowed[entry] = whether the two nodes of an entry may meet."""
     for k in numba.prange(len(indptr) - 1):
         rivals = link_ids[link_starts[k] : link_starts[k + 1]]
         for entry in range(indptr[k], indptr[k + 1]):
@@ -158,7 +159,26 @@ def _find_allowed(indptr, indices, contents, link_starts, link_ids, allowed, cou
             place = np.searchsorted(rivals, l)
             is_linked = place < len(rivals) and rivals[place] == l
             allowed[entry] = not (is_linked or _share(contents[k], contents[l]))
-            counts[k] += allowed[entry]
+
+
+def _keep(graph: sp.csr_array, kept: Bool[np.ndarray, "nnz"]) -> sp.csr_array:
+    """The entries that are kept, moved together: a copy would be the largest array of a selection once more."""
+    num_kept = _move_together(graph.indptr, graph.indices, graph.data, kept)
+    arrays = graph.data[:num_kept], graph.indices[:num_kept], graph.indptr
+    return sp.csr_array(arrays, shape=graph.shape)
+
+
+@numba.njit(nogil=True, cache=True)
+def _move_together(indptr, indices, data, kept):
+    """In place; how many entries are left."""
+    place = entry = 0
+    for row in range(len(indptr) - 1):
+        while entry < indptr[row + 1]:
+            indices[place], data[place] = indices[entry], data[entry]
+            place += kept[entry]
+            entry += 1
+        indptr[row + 1] = place
+    return place
 
 
 @numba.njit(cache=True)

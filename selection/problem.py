@@ -87,10 +87,16 @@ class Problem:
             del self.neighbors, neighbors  # a tenth of the memory of a selection
             return forbidden.remove_from(graph)
 
-    @cached_property
-    def repelling(self) -> sp.csr_array:
-        """The affinity, with a large negative weight between nodes that must not meet; for swaps."""
-        return self.forbidden.repel(self.affinity)
+    @contextmanager
+    def repelling(self) -> Iterator[sp.csr_array]:
+        """The affinity, with a large negative weight between nodes that must not meet; for moves and swaps.
+
+        Until the end it stands in for `affinity`: a selection has no memory for both.
+        """
+        graph = self.forbidden.repel(self.affinity)
+        del self.affinity
+        yield graph
+        self.affinity = self.forbidden.calm(graph)
 
     def rng(self) -> np.random.Generator:
         """A generator that depends on (seed, round) alone."""

@@ -59,8 +59,9 @@ def graph():
 
 def test_the_affinity_loses_what_is_forbidden(graph):
     affinity, forbidden, false, same = graph
+    before = affinity.toarray()
     kept = forbidden.remove_from(affinity)
-    np.testing.assert_array_equal(kept.toarray(), np.where(false | same, 0, affinity.toarray()))
+    np.testing.assert_array_equal(kept.toarray(), np.where(false | same, 0, before))
     assert kept.nnz == (kept.toarray() != 0).sum()
     assert kept.has_sorted_indices
     assert kept.indptr.dtype == kept.indices.dtype == affinity.indices.dtype
@@ -77,6 +78,16 @@ def test_what_is_forbidden_repels(graph):
     assert repelling.dtype == np.float32
     assert repelling.has_sorted_indices
     assert nothing_forbidden(60).repel(affinity) is affinity
+
+
+def test_the_affinity_comes_back(graph):
+    affinity, forbidden, *_ = graph
+    kept = forbidden.remove_from(affinity)
+    before = kept.copy()
+    after = forbidden.calm(forbidden.repel(kept))
+    for name in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert nothing_forbidden(60).calm(affinity) is affinity
 
 
 @pytest.mark.parametrize(
@@ -106,11 +117,18 @@ def test_strategies_see_a_graph_without_false_negatives(random_pairs):
         return Problem(*random_pairs, 20, 20, 0.1, config, (0, 1))
 
     free, strict = problem(None), problem(-0.1)
-    assert free.repelling is free.affinity
+    graph = free.affinity
+    with free.repelling() as repelling:
+        assert repelling is graph
+    assert free.affinity is graph
     num_links = strict.forbidden.links.nnz
     assert 0 < num_links < free.affinity.nnz
     assert strict.affinity.nnz == free.affinity.nnz - num_links
-    assert (strict.repelling.data < 0).sum() == num_links
+    before = strict.affinity.copy()
+    with strict.repelling() as repelling:
+        assert (repelling.data < 0).sum() == num_links
+        assert "affinity" not in strict.__dict__  # or it would be computed again
+    np.testing.assert_array_equal(strict.affinity.toarray(), before.toarray())
     assert strict.signals["num_false_negatives"] == num_links // 2
     assert strict.signals["false_negative_share"] == pytest.approx(num_links / free.affinity.nnz)
     assert "margin_s" in strict.seconds
