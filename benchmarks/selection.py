@@ -6,10 +6,11 @@
     python -m benchmarks.selection --data code-search:data/code-search --batch-sizes 64
 
 Data sets: `equal:N`, `power:N`, `none:N` are mixtures (`benchmarks/datasets.py`), `code-search:FOLDER` takes TF-IDF
-embeddings of what `coterie dataset code-search FOLDER` wrote, `run:FOLDER` the newest embeddings of a run. Neighbours
-are found once per data set, with `--faiss` also by FAISS alone; every strategy then runs in a process of its own, with
-the settings that are Coterie's defaults, but `metis` is k-way, `metis:recursive` bisects, KaMinPar gets all threads.
-Without a look for duplicates, of which mixtures have none. Writes results/selection-NAME.{json,md,png}.
+embeddings of what `coterie dataset code-search FOLDER` wrote, `lines:N` those of lines of the installed Python packages
+and of the lines that follow them, `run:FOLDER` the newest embeddings of a run. Neighbours are found once per data set,
+with `--faiss` also by FAISS alone; every strategy then runs in a process of its own, with the settings that are
+Coterie's defaults, but `metis` is k-way, `metis:recursive` bisects, KaMinPar gets all threads. Without a look for
+duplicates, of which mixtures have none. Writes results/selection-NAME.{json,md,png}.
 """
 
 import argparse
@@ -29,12 +30,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.datasets import code_search, mixture
+from benchmarks.datasets import embeddings
 from benchmarks.faiss_alone import search_with_faiss
 from benchmarks.growth import describe_growth
 from benchmarks.plots import plot_strategies
 from selection.config import GraphConfig
-from selection.embeddings import load_embeddings
 from selection.knn import find_neighbors
 
 RESULTS = Path(__file__).parent / "results"
@@ -117,13 +117,7 @@ def label(data: str) -> str:
 
 def prepare(data: str, folder: Path, min_recall: float, with_faiss: bool) -> dict[str, Any]:
     """Write embeddings and neighbours to `folder`; say how long they took beside FAISS alone."""
-    kind, _, value = data.partition(":")
-    if kind == "code-search":
-        U, V = code_search(Path(value))
-    elif kind == "run":
-        U, V = load_embeddings(sorted(Path(value).glob("embeddings/round-*/train"))[-1])
-    else:
-        U, V = mixture(kind, int(value))
+    U, V = embeddings(data)
     num_pairs = len(U) // LARGEST_BATCH * LARGEST_BATCH
     U, V = U[:num_pairs], V[:num_pairs]
     find_neighbors(U[:LARGEST_BATCH], V[:LARGEST_BATCH], GraphConfig(index="ivf"))  # Numba compiles

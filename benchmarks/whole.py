@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.datasets import mixture
+from benchmarks.datasets import embeddings
 from benchmarks.growth import growth_power
 from benchmarks.selection_case import TEMPERATURE, peak_bytes, warm_up
 from selection.config import SelectionConfig
@@ -53,13 +53,19 @@ def main() -> None:
 
 def run(data: str, batch_size: int) -> dict[str, Any]:
     """Make the embeddings and select from them in another process."""
-    kind, _, num_pairs = data.partition(":")
     with tempfile.TemporaryDirectory() as folder:
-        for name, rows in zip("UV", mixture(kind, int(num_pairs)), strict=True):
-            np.save(f"{folder}/{name}.npy", rows)
+        num_pairs = write(data, Path(folder))
         command = ["-m", "benchmarks.whole", data, "--batch-size", str(batch_size), "--in", folder]
         done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
-    return {"data": data, "pairs": int(num_pairs), **json.loads(done.stdout)}
+    return {"data": data, "pairs": num_pairs, **json.loads(done.stdout)}
+
+
+def write(data: str, folder: Path) -> int:
+    """Write U and V; how many pairs there are. They are gone from memory before anything is measured."""
+    sides = embeddings(data)
+    for name, rows in zip("UV", sides, strict=True):
+        np.save(folder / f"{name}.npy", rows)
+    return len(sides[0])
 
 
 def select_from(folder: Path, batch_size: int) -> dict[str, Any]:
