@@ -213,40 +213,6 @@ def wait_for_step(run_dir, step, process):
     wait_for(lambda: max(losses(run_dir), default=0) >= step, process)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("signal_number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)]
-)
-def test_interrupted_inside_a_round_it_goes_on_and_ends_the_same(
-    finished, tiny_overrides, tmp_path, signal_number, status
-):
-    """Killed after a checkpoint inside round 1, the run ends with the batches and losses of the one that was not."""
-    run_dir = tmp_path / "interrupted"
-    screen = tmp_path / "stderr.txt"
-    with screen.open("w") as file:
-        process = subprocess.Popen(
-            command(run_dir, tiny_overrides),
-            stdout=subprocess.DEVNULL,
-            stderr=file,
-            # a test runner in the background may ignore Ctrl-C, and its children inherit that
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
-    wait_for_step(run_dir, STEPS_PER_ROUND + 70, process)
-    os.kill(process.pid, signal_number)
-    assert process.wait(60) == status, screen.read_text()[-3000:]
-    assert max(losses(run_dir)) < TOTAL_STEPS
-
-    result = complete(run_dir, tiny_overrides)
-    assert "going on from step" in result.stdout
-    assert losses(run_dir) == losses(finished[0])
-    for number in range(2):
-        schedules = [
-            open_schedule(folder / "schedules" / f"round-0000{number}").content_hash
-            for folder in (run_dir, finished[0])
-        ]
-        assert schedules[0] == schedules[1]
-
-
 def coterie(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "launcher.cli", *map(str, arguments)],
@@ -269,13 +235,28 @@ def test_status_and_logs_of_a_finished_run(finished):
     assert coterie("cancel", run_dir).returncode == 2
 
 
+def begin(run_dir, overrides):
+    """Start a run that goes on from what is there; what it says is in `screen.txt` beside it."""
+    with (run_dir.parent / "screen.txt").open("w") as file:
+        return subprocess.Popen(
+            command(run_dir, overrides),
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            # a test runner in the background may ignore Ctrl-C, and its children inherit that
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
+
+
 @pytest.mark.slow
-def test_cancelled_inside_a_round_it_goes_on_and_ends_the_same(finished, tiny_overrides, tmp_path):
-    """Stopped between two lines of metrics, the run has one more; all after the next checkpoint agree."""
-    run_dir = tmp_path / "cancelled"
-    process = subprocess.Popen(
-        command(run_dir, tiny_overrides), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def test_stopped_three_times_inside_a_round_it_goes_on_and_ends_the_same(
+    finished, tiny_overrides, tmp_path
+):
+    """Cancelled, told Ctrl-C and killed in round 1, the run ends with the batches and losses of one that was not.
+
+    Stopped between two lines of metrics, it has one more; all lines after the next checkpoint agree.
+    """
+    run_dir = tmp_path / "stopped"
+    process = begin(run_dir, tiny_overrides)
     wait_for_step(run_dir, STEPS_PER_ROUND + 10, process)
     (standing,) = json.loads(coterie("status", "--json", run_dir).stdout)
     assert (standing["state"], standing["round"], standing["stage"]["name"]) == (
@@ -290,9 +271,22 @@ def test_cancelled_inside_a_round_it_goes_on_and_ends_the_same(finished, tiny_ov
     assert STEPS_PER_ROUND < last < TOTAL_STEPS
     assert json.loads(coterie("status", "--json", run_dir).stdout)[0]["state"] == "stopped"
 
+    for signal_number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        process = begin(run_dir, tiny_overrides)
+        wait_for_step(run_dir, max(losses(run_dir)) + 30, process)
+        os.kill(process.pid, signal_number)
+        assert process.wait(60) == status, (tmp_path / "screen.txt").read_text()[-3000:]
+        assert max(losses(run_dir)) < TOTAL_STEPS
+
     result = complete(run_dir, tiny_overrides)
-    assert f"going on from step {last}\n" in result.stdout
+    assert "going on from step" in result.stdout
     undisturbed = losses(finished[0])
     assert {step: losses(run_dir)[step] for step in undisturbed if step > last + 5} == {
         step: loss for step, loss in undisturbed.items() if step > last + 5
     }
+    for number in range(2):
+        hashes = {
+            open_schedule(folder / "schedules" / f"round-0000{number}").content_hash
+            for folder in (run_dir, finished[0])
+        }
+        assert len(hashes) == 1

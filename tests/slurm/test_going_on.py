@@ -6,14 +6,14 @@ from launcher.run_dir import read_lines
 from tests.integration.test_run import losses
 from tests.slurm.cluster import wait_until
 from tests.slurm.test_two_nodes import RUN_S, log, wait_for_first_step, wait_for_restart
-from trainer.checkpoint import complete_checkpoints
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ray]
 
 
-def test_stopped_at_its_start_and_preempted_in_training(
+def test_stopped_at_its_start_and_preempted_and_requeued_in_training(
     cluster, submit, overrides, alone, tmp_path
 ):
+    """Requeued by hand, all processes are told at once to end, so what came after the last checkpoint is done again."""
     run_dir = tmp_path / "run"
     job = submit(run_dir, *overrides, "--partition", "low")
 
@@ -29,25 +29,17 @@ def test_stopped_at_its_start_and_preempted_in_training(
     wait_for_restart(cluster, job, run_dir, 2)
     last = max(losses(run_dir))
 
-    assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
+    wait_until(lambda: max(losses(run_dir)) > last, "step after the preemption", 120)
     assert f"going on from step {last}\n" in log(run_dir)
+    cluster.run("scontrol", "requeue", str(job))
+    wait_for_restart(cluster, job, run_dir, 3)
+
+    assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
+    assert log(run_dir).count("going on from step") == 2
     assert losses(run_dir) == losses(alone)
     assert {path.name for path in run_dir.glob("logs/submit-001/job-*")} == {
-        f"job-{job}.{attempt}" for attempt in range(3)
+        f"job-{job}.{attempt}" for attempt in range(4)
     }
-
-
-def test_requeued_by_hand_in_training(cluster, submit, overrides, alone, tmp_path):
-    """SLURM tells all processes at once to end, so what came after the last checkpoint may be done again."""
-    run_dir = tmp_path / "run"
-    job = submit(run_dir, *overrides, "train.checkpoint_every_steps=50")
-    wait_for_first_step(cluster, job, run_dir)
-    wait_until(lambda: complete_checkpoints(run_dir / "checkpoints"), "checkpoint", 60)
-    cluster.run("scontrol", "requeue", str(job))
-    wait_for_restart(cluster, job, run_dir, 1)
-    assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
-    assert "going on from step" in log(run_dir)
-    assert losses(run_dir) == losses(alone)
 
 
 def test_an_orphan_beside_its_requeued_copy_stops(cluster, submit, overrides, tmp_path):
