@@ -240,7 +240,7 @@ def begin(run_dir, overrides):
     with (run_dir.parent / "screen.txt").open("w") as file:
         return subprocess.Popen(
             command(run_dir, overrides),
-            stdout=subprocess.DEVNULL,
+            stdout=file,
             stderr=file,
             # a test runner in the background may ignore Ctrl-C, and its children inherit that
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
@@ -277,6 +277,8 @@ def test_stopped_three_times_inside_a_round_it_goes_on_and_ends_the_same(
         os.kill(process.pid, signal_number)
         assert process.wait(60) == status, (tmp_path / "screen.txt").read_text()[-3000:]
         assert max(losses(run_dir)) < TOTAL_STEPS
+        if signal_number == signal.SIGINT:
+            assert f"going on from step {last}\n" in (tmp_path / "screen.txt").read_text()
 
     result = complete(run_dir, tiny_overrides)
     assert "going on from step" in result.stdout
