@@ -16,14 +16,17 @@ for each query; here a link is mutual when it is so in at least one direction, u
 Legend: n pairs, d dimensions, k neighbours.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numba
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 
 from selection.knn import Neighbors
+from selection.threads import in_ranges, thread_pool
 
 
 def build_affinity(
@@ -45,31 +48,38 @@ def build_affinity(
     Returns:
         Symmetric float32 [n, n] with sorted indices and an empty diagonal.
     """
-    graph = link(linked(neighbors))
-    weigh(graph, U, V, batch_size, temperature)
+    with thread_pool() as pool:
+        graph = link(linked(neighbors, pool), pool)
+        weigh(graph, U, V, batch_size, temperature, pool)
     return graph
 
 
-def linked(neighbors: Neighbors) -> Neighbors:
+def linked(neighbors: Neighbors, pool: ThreadPoolExecutor | None = None) -> Neighbors:
     """Without the nearest `first_rank`, and with -1 in place of those that are not mutual where they must be."""
     window = (ids[:, neighbors.first_rank :] for ids in (neighbors.v_of_u, neighbors.u_of_v))
-    v_of_u, u_of_v = map(_mutual, window) if neighbors.mutual else window
+    v_of_u, u_of_v = (_mutual(ids, pool) for ids in window) if neighbors.mutual else window
     return replace(neighbors, v_of_u=v_of_u, u_of_v=u_of_v)
 
 
-@numba.njit(parallel=True, cache=True)
-def _mutual(ids):
-    """`ids` [n, k], with -1 where the neighbour does not have the row among its own."""
+def _mutual(
+    ids: Int32[np.ndarray, "n k"], pool: ThreadPoolExecutor | None
+) -> Int32[np.ndarray, "n k"]:
+    """`ids`, with -1 where the neighbour does not have the row among its own."""
     kept = np.full(ids.shape, -1, np.int32)
-    for row in numba.prange(len(ids)):
+    in_ranges(partial(_keep_mutual, ids, kept), len(ids), pool)
+    return kept
+
+
+@numba.njit(nogil=True, cache=True)
+def _keep_mutual(ids, kept, start, stop):
+    for row in range(start, stop):
         for place in range(ids.shape[1]):
             other = ids[row, place]
             if other >= 0 and (ids[other] == row).any():
                 kept[row, place] = other
-    return kept
 
 
-def link(neighbors: Neighbors) -> sp.csr_array:
+def link(neighbors: Neighbors, pool: ThreadPoolExecutor | None = None) -> sp.csr_array:
     """The symmetric pattern of neighbours, its entries uninitialised.
 
     Counted and filled by hand: scipy's way over coordinates takes 28 bytes per entry at its peak, this one 13, and it
@@ -83,10 +93,10 @@ def link(neighbors: Neighbors) -> sp.csr_array:
     ends = np.empty(indptr[-1], np.int32)
     _fill_ends(*both, indptr[:-1].copy(), ends)
     counts = np.zeros(num_pairs + 1, np.int64)
-    _sort_rows(indptr, ends, counts[1:])
+    in_ranges(partial(_sort_rows, indptr, ends, counts[1:]), num_pairs, pool)
     kept = np.cumsum(counts)
     indices = np.empty(kept[-1], np.int32)
-    _copy_rows(indptr, ends, kept, indices)
+    in_ranges(partial(_copy_rows, indptr, ends, kept, indices), num_pairs, pool)
     if kept[-1] < np.iinfo(np.int32).max:
         kept = kept.astype(np.int32)  # scipy wants both of one kind where that is possible
     data = np.empty(len(indices), np.float32)
@@ -117,10 +127,10 @@ def _fill_ends(v_of_u, u_of_v, place, ends):
                     place[other] += 1
 
 
-@numba.njit(parallel=True, cache=True)
-def _sort_rows(indptr, ends, counts):
+@numba.njit(nogil=True, cache=True)
+def _sort_rows(indptr, ends, counts, start, stop):
     """Sort each row; counts says how many different ones it has."""
-    for row in numba.prange(len(counts)):
+    for row in range(start, stop):
         mine = ends[indptr[row] : indptr[row + 1]]
         mine.sort()
         for place in range(len(mine)):
@@ -128,10 +138,10 @@ def _sort_rows(indptr, ends, counts):
                 counts[row] += 1
 
 
-@numba.njit(parallel=True, cache=True)
-def _copy_rows(indptr, ends, kept, indices):
+@numba.njit(nogil=True, cache=True)
+def _copy_rows(indptr, ends, kept, indices, start, stop):
     """Each row without repetitions."""
-    for row in numba.prange(len(kept) - 1):
+    for row in range(start, stop):
         place = kept[row]
         for entry in range(indptr[row], indptr[row + 1]):
             if entry == indptr[row] or ends[entry] != ends[entry - 1]:
@@ -145,14 +155,13 @@ def weigh(
     V: Float32[np.ndarray, "n d"],
     batch_size: int,
     temperature: float,
+    pool: ThreadPoolExecutor | None = None,
 ) -> None:
-    """Overwrite the entries of `graph` with w(k, l)."""
-    positives = np.einsum("nd,nd->n", U, V)
-    _fill_upper(
-        graph.indptr, graph.indices, graph.data, U, V, positives,
-        np.float32(batch_size - 1), np.float32(1 / temperature),
-    )  # fmt: skip
-    _mirror(graph.indptr, graph.indices, graph.data)
+    """Overwrite the entries of `graph`, whose indices are sorted, with w(k, l)."""
+    arrays, positives = (graph.indptr, graph.indices, graph.data), np.einsum("nd,nd->n", U, V)
+    scales = np.float32(batch_size - 1), np.float32(1 / temperature)
+    in_ranges(partial(_fill_upper, *arrays, U, V, positives, *scales), len(U), pool)
+    in_ranges(partial(_mirror, *arrays), len(U), pool)
 
 
 @numba.njit(fastmath=True, cache=True)
@@ -173,10 +182,10 @@ def _softplus_excess(gap: float, num_negatives: float) -> float:
     return max(shifted, np.float32(0)) + np.log1p(np.exp(-abs(shifted)))
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
-def _fill_upper(indptr, indices, data, U, V, positives, num_negatives, inverse_t):
+@numba.njit(nogil=True, fastmath=True, cache=True)
+def _fill_upper(indptr, indices, data, U, V, positives, num_negatives, inverse_t, start, stop):
     """w(k, l) for k < l; each entry is computed once, so that the matrix is symmetric to the last bit."""
-    for k in numba.prange(len(indptr) - 1):
+    for k in range(start, stop):
         for entry in range(indptr[k], indptr[k + 1]):
             l = indices[entry]  # noqa: E741
             if l <= k:
@@ -189,12 +198,19 @@ def _fill_upper(indptr, indices, data, U, V, positives, num_negatives, inverse_t
             data[entry] = total
 
 
-@numba.njit(parallel=True, cache=True)
-def _mirror(indptr, indices, data):
-    """Copy the upper triangle to the lower one; rows are sorted, so the twin is found by bisection."""
-    for k in numba.prange(len(indptr) - 1):
-        for entry in range(indptr[k], indptr[k + 1]):
+@numba.njit(nogil=True, cache=True)
+def _mirror(indptr, indices, data, start, stop):
+    """Copy the upper triangle to the lower one, rows start .. stop - 1 of it.
+
+    Whoever goes down the rows of the upper triangle meets the entries of each column in order, so that every row of the
+    lower one is filled from left to right.
+    """
+    place = indptr[start:stop].copy()  # where the next entry of each row goes
+    for k in range(stop - 1):
+        row = indices[indptr[k] : indptr[k + 1]]
+        for entry in range(indptr[k] + np.searchsorted(row, max(k + 1, start)), indptr[k + 1]):
             l = indices[entry]  # noqa: E741
-            if l < k:
-                row = indices[indptr[l] : indptr[l + 1]]
-                data[entry] = data[indptr[l] + np.searchsorted(row, k)]
+            if l >= stop:
+                break
+            data[place[l - start]] = data[entry]
+            place[l - start] += 1

@@ -13,12 +13,14 @@ Legend: n pairs, d dimensions, b pairs of a block.
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 
 import numba
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt64
 
 from selection.shard_index import Sample
+from selection.threads import in_ranges, thread_pool
 
 _HASH_BYTES = 8
 _NOT_SHARED = -1
@@ -47,15 +49,20 @@ def hash_rows(
     U: Float32[np.ndarray, "n d"], V: Float32[np.ndarray, "n d"]
 ) -> UInt64[np.ndarray, "2 n"]:
     """Hash embeddings, for when nothing else is known of the pairs: rows are the same when all numbers are."""
-    first = _hash_words(U.view(np.uint32))
-    return np.stack([first, first if V is U else _hash_words(V.view(np.uint32))])
+    hashes = np.empty((2, len(U)), np.uint64)
+    with thread_pool() as pool:
+        in_ranges(partial(_hash_words, U.view(np.uint32), hashes[0]), len(U), pool)
+        if V is U:
+            hashes[1] = hashes[0]
+        else:
+            in_ranges(partial(_hash_words, V.view(np.uint32), hashes[1]), len(U), pool)
+    return hashes
 
 
-@numba.njit(parallel=True, cache=True)
-def _hash_words(words):
+@numba.njit(nogil=True, cache=True)
+def _hash_words(words, hashes, start, stop):
     """A hash of each row: every step is a bijection of 64 bits that spreads a difference over all of them."""
-    hashes = np.empty(len(words), np.uint64)
-    for row in numba.prange(len(words)):
+    for row in range(start, stop):
         state = np.uint64(0)
         for word in words[row]:
             if word == _MINUS_ZERO:  # equals 0 in other bits
@@ -63,7 +70,6 @@ def _hash_words(words):
             state = (state ^ np.uint64(word)) * np.uint64(0x9E3779B97F4A7C15)
             state ^= state >> np.uint64(32)
         hashes[row] = state
-    return hashes
 
 
 def no_contents(num_pairs: int) -> Int32[np.ndarray, "n 2"]:

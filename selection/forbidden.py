@@ -14,6 +14,7 @@ Legend: n nodes, d dimensions, e links.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numba
 import numpy as np
@@ -23,6 +24,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from selection.affinity import link, similarities
 from selection.duplicates import no_contents
 from selection.knn import Neighbors
+from selection.threads import in_ranges, thread_pool
 
 LARGEST_CLIQUE = 32
 """Contents of more pairs than this are left out of `Forbidden.repel`, where they would be too many entries."""
@@ -50,9 +52,12 @@ class Forbidden:
         if self.is_empty:
             return affinity
         allowed = np.empty(affinity.nnz, np.bool_)
-        _find_allowed(
-            affinity.indptr, affinity.indices, self.contents, self.links.indptr, self.links.indices, allowed
+        find = partial(
+            _find_allowed, affinity.indptr, affinity.indices,
+            self.contents, self.links.indptr, self.links.indices, allowed,
         )  # fmt: skip
+        with thread_pool() as pool:
+            in_ranges(find, affinity.shape[0], pool)
         return _keep(affinity, allowed)
 
     def repel(self, affinity: sp.csr_array) -> sp.csr_array:
@@ -95,10 +100,14 @@ def find_false_negatives(
     Returns:
         `Forbidden.links`, and their share of all links between neighbours.
     """
-    graph = link(neighbors)
-    is_false = np.zeros(graph.nnz, np.bool_)
-    positives = np.einsum("nd,nd->n", U, V)
-    _judge_upper(graph.indptr, graph.indices, U, V, positives, np.float32(margin), is_false)
+    with thread_pool() as pool:
+        graph = link(neighbors, pool)
+        is_false = np.zeros(graph.nnz, np.bool_)
+        judge = partial(
+            _judge_upper, graph.indptr, graph.indices, U, V, np.einsum("nd,nd->n", U, V),
+            np.float32(margin), is_false,
+        )  # fmt: skip
+        in_ranges(judge, len(U), pool)
     rows = np.repeat(np.arange(len(U), dtype=np.int32), np.diff(graph.indptr))
     links = _symmetric(rows[is_false], graph.indices[is_false], len(U))
     return links, links.nnz / max(1, graph.nnz)
@@ -137,10 +146,10 @@ def _cliques(contents: Int32[np.ndarray, "n 2"]) -> sp.csr_array:
     return _symmetric(np.concatenate(rows), np.concatenate(columns), len(contents))
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True)
-def _judge_upper(indptr, indices, U, V, positives, margin, is_false):
+@numba.njit(nogil=True, fastmath=True, cache=True)
+def _judge_upper(indptr, indices, U, V, positives, margin, is_false, start, stop):
     """Whether k and l are false negatives, for k < l: each two nodes are judged once, so both sides agree."""
-    for k in numba.prange(len(indptr) - 1):
+    for k in range(start, stop):
         for entry in range(indptr[k], indptr[k + 1]):
             l = indices[entry]  # noqa: E741
             if l <= k:
@@ -149,10 +158,10 @@ def _judge_upper(indptr, indices, U, V, positives, margin, is_false):
             is_false[entry] = max(kl, lk) > min(positives[k], positives[l]) - margin
 
 
-@numba.njit(parallel=True, cache=True)
-def _find_allowed(indptr, indices, contents, link_starts, link_ids, allowed):
+@numba.njit(nogil=True, cache=True)
+def _find_allowed(indptr, indices, contents, link_starts, link_ids, allowed, start, stop):
     """allowed[entry] = whether the two nodes of an entry may meet."""
-    for k in numba.prange(len(indptr) - 1):
+    for k in range(start, stop):
         rivals = link_ids[link_starts[k] : link_starts[k + 1]]
         for entry in range(indptr[k], indptr[k + 1]):
             l = indices[entry]  # noqa: E741

@@ -46,10 +46,7 @@ def in_ranges(
 
 
 def thread_map(function: Callable, tasks: Iterable[Any]) -> Iterator[Any]:
-    """Like `map`, in the threads of this process; for functions that release the interpreter lock.
-
-    They must not call a parallel Numba kernel, which only one thread at a time may do.
-    """
+    """Like `map`, in the threads of this process; for functions that release the interpreter lock."""
     with thread_pool() as pool:
         yield from in_flight(
             lambda task: pool.submit(function, task),
