@@ -2,16 +2,22 @@
 
 Two nodes of different parts change places when that keeps more affinity inside. For every pair of parts, the
 nodes that would gain most by moving over are paired off, best with best, and each gain is looked up anew before
-the exchange.
+the exchange. Pairs of parts meet like a round robin: those of one round touch different columns of the links that are
+kept, so that threads can do them side by side, and the result does not depend on who does.
 Sizes never change. One pass is O(nnz + n log n) for a fixed number of parts; memory: n * c * 4 bytes.
 
 Legend: n nodes, c parts.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+
 import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int64
+
+from selection.threads import in_ranges
 
 
 def exchange(
@@ -19,6 +25,7 @@ def exchange(
     cluster_ids: Int64[np.ndarray, "n"],
     num_clusters: int,
     num_passes: int,
+    pool: ThreadPoolExecutor | None = None,
 ) -> Int64[np.ndarray, "n"]:
     """Improve a partition by exchanges; the affinity inside parts never falls.
 
@@ -27,6 +34,7 @@ def exchange(
         cluster_ids: the part of each node.
         num_clusters: c.
         num_passes: most passes; a pass without an exchange is the last one.
+        pool: threads that exchange; None takes this one.
 
     Returns:
         The part of each node; every part keeps its size.
@@ -34,44 +42,62 @@ def exchange(
     cluster_ids = cluster_ids.copy()
     if num_passes == 0:
         return cluster_ids
-    indptr, indices, data = affinity.indptr, affinity.indices, affinity.data
+    graph = affinity.indptr, affinity.indices, affinity.data
     links = np.zeros((len(cluster_ids), num_clusters), np.float32)
-    _sum_links(indptr, indices, data, cluster_ids, links)
+    in_ranges(partial(_sum_links, *graph, cluster_ids, links), len(cluster_ids), pool)
     members = np.argsort(cluster_ids, kind="stable")
     starts = np.searchsorted(cluster_ids[members], np.arange(num_clusters + 1))
+
+    meet = partial(_exchange_pairs, *graph, cluster_ids, members, starts, links)
+    rounds = round_robin(num_clusters)
     for _ in range(num_passes):
-        if not _exchange_pass(indptr, indices, data, cluster_ids, members, starts, links):
+        if pool is None:
+            num_exchanges = meet(np.concatenate(rounds))
+        else:
+            num_exchanges = sum(sum(pool.map(meet, pairs[:, None])) for pairs in rounds)
+        if not num_exchanges:
             break
     return cluster_ids
 
 
+@cache
+def round_robin(count: int) -> tuple[Int64[np.ndarray, "pairs 2"], ...]:
+    """Rounds in which every two of 0 .. count - 1 meet once, and nobody twice in one round."""
+    last = count + count % 2 - 1  # of an odd number, one has nobody to meet
+    way = np.arange(1, last // 2 + 1)
+    rounds = []
+    for turn in range(last):
+        pairs = np.stack([(turn + way) % last, (turn - way) % last], axis=1)
+        pairs = np.concatenate([[[turn, last]], pairs])
+        rounds.append(pairs[pairs.max(axis=1) < count])
+    return tuple(rounds)
+
+
 @numba.njit(nogil=True, cache=True)
-def _sum_links(indptr, indices, data, cluster_ids, links):
+def _sum_links(indptr, indices, data, cluster_ids, links, start, stop):
     """links[i, p] = affinity of node i to part p."""
-    for node in range(len(cluster_ids)):
+    for node in range(start, stop):
         for entry in range(indptr[node], indptr[node + 1]):
             links[node, cluster_ids[indices[entry]]] += data[entry]
 
 
 @numba.njit(nogil=True, cache=True)
-def _exchange_pass(indptr, indices, data, cluster_ids, members, starts, links):
-    """Visit every pair of parts once; returns the number of exchanges."""
-    num_clusters = links.shape[1]
+def _exchange_pairs(indptr, indices, data, cluster_ids, members, starts, links, pairs):
+    """Let the parts of each pair meet, one pair after the other; returns the number of exchanges."""
     num_exchanges = 0
-    for a in range(num_clusters):
-        for b in range(a + 1, num_clusters):
-            in_a, in_b = members[starts[a] : starts[a + 1]], members[starts[b] : starts[b + 1]]
-            from_a, from_b = _candidates(in_a, in_b, links, a, b)
-            for place in range(min(len(from_a), len(from_b))):
-                i, j = in_a[from_a[place]], in_b[from_b[place]]
-                gain = links[i, b] - links[i, a] + links[j, a] - links[j, b]
-                if gain <= 0:
-                    break
-                if gain - 2 * _weight(indptr, indices, data, i, j) > 1e-6:
-                    _move(indptr, indices, data, cluster_ids, links, i, a, b)
-                    _move(indptr, indices, data, cluster_ids, links, j, b, a)
-                    in_a[from_a[place]], in_b[from_b[place]] = j, i
-                    num_exchanges += 1
+    for a, b in pairs:
+        in_a, in_b = members[starts[a] : starts[a + 1]], members[starts[b] : starts[b + 1]]
+        from_a, from_b = _candidates(in_a, in_b, links, a, b)
+        for place in range(min(len(from_a), len(from_b))):
+            i, j = in_a[from_a[place]], in_b[from_b[place]]
+            gain = links[i, b] - links[i, a] + links[j, a] - links[j, b]
+            if gain <= 0:
+                break
+            if gain - 2 * _weight(indptr, indices, data, i, j) > 1e-6:
+                _move(indptr, indices, data, cluster_ids, links, i, a, b)
+                _move(indptr, indices, data, cluster_ids, links, j, b, a)
+                in_a[from_a[place]], in_b[from_b[place]] = j, i
+                num_exchanges += 1
     return num_exchanges
 
 

@@ -7,10 +7,15 @@ Time: O(nnz + n log n). Memory: 28 bytes per node.
 Legend: n nodes, c groups, k group size, o nodes that are too many in their part; m batches of size b.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numba
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int, Int64
+
+from selection.threads import in_ranges
 
 
 def mended(
@@ -63,17 +68,20 @@ def batch_of_each(
 
 
 def affinity_inside(
-    affinity: sp.csr_array, parts: Int[np.ndarray, "n"]
+    affinity: sp.csr_array,
+    parts: Int[np.ndarray, "n"],
+    pool: ThreadPoolExecutor | None = None,
 ) -> Float32[np.ndarray, "n"]:
     """The affinity of each node to the others of its part."""
     inside = np.zeros(len(parts), np.float32)
-    _sum_inside(affinity.indptr, affinity.indices, affinity.data, parts, inside)
+    arrays = affinity.indptr, affinity.indices, affinity.data
+    in_ranges(partial(_sum_inside, *arrays, parts, inside), len(parts), pool)
     return inside
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_inside(indptr, indices, data, parts, inside):
-    for node in range(len(parts)):
+def _sum_inside(indptr, indices, data, parts, inside, start, stop):
+    for node in range(start, stop):
         for entry in range(indptr[node], indptr[node + 1]):
             if parts[indices[entry]] == parts[node]:
                 inside[node] += data[entry]

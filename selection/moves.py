@@ -76,7 +76,7 @@ def move_nodes(
     """Gather more affinity inside batches by moving single nodes.
 
     Args:
-        affinity: symmetric [n, n]; negative entries keep nodes apart.
+        affinity: symmetric [n, n] with sorted indices; negative entries keep nodes apart.
         batches: node ids, each once.
         num_rounds: rounds of rising prices; more rounds gather more.
         progress: told after each round.
@@ -87,7 +87,8 @@ def move_nodes(
     seats = _take_seats(batches)
     with thread_pool() as pool:
         for number in range(num_rounds):
-            inside = np.maximum(affinity_inside(affinity, seats.batch_of), 0)  # some are repelled
+            inside = affinity_inside(affinity, seats.batch_of, pool)
+            inside = np.maximum(inside, 0)  # some are repelled
             inside = inside.mean(dtype=np.float64)
             for step in inside * rising_steps(batches.shape[1], number, num_rounds):
                 sweep(graph, seats, np.float32(step), pool)
@@ -115,8 +116,14 @@ def sweep(graph: Graph, seats: Seats, step: np.float32, pool: ThreadPoolExecutor
         def look(start: int, stop: int, turn: int = turn, wishes: np.ndarray = wishes) -> None:
             _look_around(graph, seats, step, turn, wishes, start, stop)
 
+        def tell(start: int, stop: int, turn: int = turn, wishes: np.ndarray = wishes) -> None:
+            _tell_neighbors(graph, seats, turn, wishes, start, stop)
+
         in_ranges(look, len(wishes), pool)
-        num_moves += _fulfil(graph, seats, step, turn, wishes)
+        moved = _fulfil(graph, seats, step, turn, wishes)
+        if moved:
+            in_ranges(tell, len(seats.batch_of), pool)
+        num_moves += moved
     return num_moves
 
 
@@ -159,13 +166,17 @@ def _look_around(graph, seats, step, turn, wishes, start, stop):
 
 @numba.njit(nogil=True, cache=True)
 def _fulfil(graph, seats, step, turn, wishes):
-    """Make the moves of a turn one after the other, where they still gain; returns how many."""
+    """Make the moves of a turn one after the other, where they still gain; returns how many.
+
+    Afterwards wishes[w] is the batch that the turn's node w has left; -1 where it has stayed.
+    """
     batch_of, sizes, rival, _ = seats
     num_moves = 0
     for wish in range(len(wishes)):
         away = wishes[wish]
         if away < 0:
             continue
+        wishes[wish] = -1
         node = turn + wish * _NUM_TURNS
         home = batch_of[node]
         gain = step * np.float32(sizes[home] - 1 - sizes[away])
@@ -176,22 +187,32 @@ def _fulfil(graph, seats, step, turn, wishes):
             elif batch == home:
                 gain -= graph.data[entry]
         if gain > _LEAST_GAIN:
-            batch_of[node], rival[node] = away, -1
+            batch_of[node], rival[node], wishes[wish] = away, -1, home
             sizes[home] -= 1
             sizes[away] += 1
-            _tell_neighbors(graph, seats, node, home, away)
             num_moves += 1
     return num_moves
 
 
 @numba.njit(nogil=True, cache=True)
-def _tell_neighbors(graph, seats, node, home, away):
-    """Lower the leads of the neighbours of a node that has moved, by as much as it may have cost them."""
-    for entry in range(graph.indptr[node], graph.indptr[node + 1]):
-        neighbor, weight = graph.indices[entry], graph.data[entry]
-        batch = seats.batch_of[neighbor]
-        if batch == home:
-            seats.lead[neighbor] -= weight
-        elif batch == away:
-            seats.lead[neighbor] += weight
-        seats.lead[neighbor] -= abs(weight)  # the rival may be the one that gained or lost it
+def _tell_neighbors(graph, seats, turn, left, start, stop):
+    """Lower the leads of nodes start .. stop - 1 by as much as the moves of a turn may have cost them.
+
+    left: as `_fulfil` leaves it. Every lead is lowered in the order of the moves, whoever does it; of a node that has
+    moved itself it does not matter, as that one looks again.
+    """
+    for wish in range(len(left)):
+        home, node = left[wish], turn + wish * _NUM_TURNS
+        if home < 0:
+            continue
+        away, first, last = seats.batch_of[node], graph.indptr[node], graph.indptr[node + 1]
+        for entry in range(first + np.searchsorted(graph.indices[first:last], start), last):
+            neighbor, weight = graph.indices[entry], graph.data[entry]
+            if neighbor >= stop:
+                break
+            batch = seats.batch_of[neighbor]
+            if batch == home:
+                seats.lead[neighbor] -= weight
+            elif batch == away:
+                seats.lead[neighbor] += weight
+            seats.lead[neighbor] -= abs(weight)  # the rival may be the one that gained or lost it

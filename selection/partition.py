@@ -121,7 +121,9 @@ def split(task: SplitTask) -> tuple[Int64[np.ndarray, "n"], Float32[np.ndarray, 
     vectors, values = leading_eigenvectors(strong, num_eigenvectors, rng, task.pool, device)
     points = normalize_rows(vectors * inverse_sqrt_degrees(strong)[:, None])
     cluster_ids = balanced_clusters(points, capacities, rng, _BALANCED_STEPS)
-    cluster_ids = exchange(task.affinity, cluster_ids, len(capacities), task.config.exchange_passes)
+    cluster_ids = exchange(
+        task.affinity, cluster_ids, len(capacities), task.config.exchange_passes, task.pool
+    )
     return cluster_ids, values[: num_eigenvectors + 1]
 
 

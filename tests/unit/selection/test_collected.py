@@ -6,7 +6,7 @@ from selection.duplicates import hash_parts
 from selection.embeddings import EmbeddingStore, load_contents, load_embeddings
 from selection.errors import ArtifactError
 from selection.shards import build_index
-from tests.integration.conftest import write_shards
+from tests.tiny_run import write_shards
 
 NUM_PAIRS, DIM = 100, 5
 

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +8,7 @@ from hypothesis import strategies as st
 
 from selection.affinity import build_affinity
 from selection.config import GraphConfig, SpectralConfig
-from selection.exchange import exchange
+from selection.exchange import exchange, round_robin
 from selection.knn import find_neighbors
 from selection.partition import (
     child_sizes,
@@ -83,6 +86,26 @@ def test_exchange_keeps_sizes_and_never_loses_affinity(seed):
     np.testing.assert_array_equal(np.bincount(after), [20, 30, 30, 40])
     assert inside(graph, after) > inside(graph, before)
     np.testing.assert_array_equal(exchange(graph, before, 4, num_passes=0), before)
+
+
+@pytest.mark.parametrize("num_clusters", [2, 5, 8])
+def test_threads_exchange_the_same_nodes(num_clusters):
+    graph = random_graph(1200, 20_000, 0).astype(np.float32)
+    before = np.random.default_rng(0).permutation(np.arange(1200) % num_clusters)
+    alone = exchange(graph, before, num_clusters, num_passes=5)
+    with ThreadPoolExecutor(4) as pool:
+        together = exchange(graph, before, num_clusters, 5, pool)
+    assert (alone != before).sum() > 100
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 10])
+def test_every_two_meet_once_and_nobody_twice_in_a_round(count):
+    rounds = [pairs.tolist() for pairs in round_robin(count)]
+    for pairs in rounds:
+        assert len(set(chain(*pairs))) == 2 * len(pairs)
+    met = sorted(tuple(sorted(pair)) for pair in chain(*rounds))
+    assert met == list(combinations(range(count), 2))
 
 
 def test_exchange_mends_a_planted_partition():
