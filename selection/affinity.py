@@ -26,6 +26,7 @@ import scipy.sparse as sp
 from jaxtyping import Float32, Int32
 
 from selection.knn import Neighbors
+from selection.prefetch import AHEAD, prefetch
 from selection.threads import in_ranges, thread_pool
 
 
@@ -186,10 +187,12 @@ def _softplus_excess(gap: float, num_negatives: float) -> float:
 def _fill_upper(indptr, indices, data, U, V, positives, num_negatives, inverse_t, start, stop):
     """w(k, l) for k < l; each entry is computed once, so that the matrix is symmetric to the last bit."""
     for k in range(start, stop):
-        for entry in range(indptr[k], indptr[k + 1]):
+        row = indices[indptr[k] : indptr[k + 1]]
+        for entry in range(indptr[k] + np.searchsorted(row, k), indptr[k + 1]):
+            if entry + AHEAD < indptr[k + 1]:
+                prefetch(U, indices[entry + AHEAD])
+                prefetch(V, indices[entry + AHEAD])
             l = indices[entry]  # noqa: E741
-            if l <= k:
-                continue
             kl, lk = similarities(U, V, k, l)
             total = np.float32(0)
             for positive in (positives[k], positives[l]):

@@ -22,6 +22,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Float32
 
 from selection.errors import ConfigError
+from selection.prefetch import AHEAD, prefetch
 from selection.threads import in_ranges
 
 Step = Callable[[Any, Any, float, float, float], Any]
@@ -218,6 +219,8 @@ def _step_rows(
         for column in range(width):
             result[row, column] = -shift * block[row, column] - backward * previous[row, column]
         for entry in range(indptr[row], indptr[row + 1]):
+            if entry + AHEAD < len(indices):
+                prefetch(block, indices[entry + AHEAD])
             weight, neighbor = factor * data[entry], indices[entry]
             for column in range(width):
                 result[row, column] += weight * block[neighbor, column]
