@@ -69,7 +69,7 @@ def take_part(
     nodes, _ = hold_back(num_pairs, batch_size, previous_leftover, rng, numbers)
     drawn = rng.choice(nodes, num_random * (len(nodes) // batch_size), replace=False)
     num_held_back = num_pairs // batch_size * batch_size - len(nodes)
-    chosen = np.setdiff1d(nodes, drawn)
+    chosen = without(nodes, drawn)
     return Roster(chosen, drawn, num_random, numbers, previous_leftover, num_held_back)
 
 
@@ -105,23 +105,23 @@ def hold_back(
         )
     nodes = np.arange(num_pairs)
     if numbers is not None and (numbers >= 0).any():
-        others = rng.permutation(np.setdiff1d(nodes, previous_leftover))
+        others = rng.permutation(without(nodes, previous_leftover))
         # numpy permutes an empty array in place, and Ray's are read-only
         first = rng.permutation(previous_leftover.copy())
         by_right = np.concatenate([first, others])
         nodes = np.sort(drop_surplus(by_right, numbers, batch_size))
         if len(nodes) < batch_size:
             raise NoBatchError(_no_batch(num_pairs, batch_size))
-    may_rest = np.setdiff1d(nodes, previous_leftover)
+    may_rest = without(nodes, previous_leftover)
     num_leftover = len(nodes) % batch_size
     resting = rng.choice(may_rest, min(num_leftover, len(may_rest)), replace=False)
     if len(resting) < num_leftover:
         # as after a round of larger batches, or one that held many back
-        others = np.setdiff1d(nodes, may_rest)
+        others = without(nodes, may_rest)
         again = rng.choice(others, num_leftover - len(resting), replace=False)
         resting = np.concatenate([resting, again])
-    nodes = np.setdiff1d(nodes, resting)
-    return nodes, np.setdiff1d(np.arange(num_pairs), nodes)
+    nodes = without(nodes, resting)
+    return nodes, without(np.arange(num_pairs), nodes)
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,16 @@ def pack(
     chosen = groups.reshape(-1, num_chosen)
     extra = _those_with_a_place(drawn, len(chosen) * num_random, previous_leftover)
     return np.concatenate([chosen, extra.reshape(len(chosen), num_random)], axis=1)
+
+
+def without(
+    ids: Int64[np.ndarray, "all"], others: Int64[np.ndarray, "r"]
+) -> Int64[np.ndarray, "n"]:
+    """Those of `ids` that are not among the others, in their order.
+
+    `np.setdiff1d` looks for repeated ids first, which takes 80 times as long for 10^6 (benchmarks/NOTES.md).
+    """
+    return ids[~np.isin(ids, others)]
 
 
 def _those_with_a_place(

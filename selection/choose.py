@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt64
 
 from selection.alarms import alarms
-from selection.assembly import assemble, take_all, take_part
+from selection.assembly import assemble, take_all, take_part, without
 from selection.config import UNGUARDED, SelectionConfig
 from selection.duplicates import hash_rows, no_contents, number_contents
 from selection.problem import Mapper, Problem
@@ -106,7 +106,7 @@ def choose_together(
         **quality,
     }
     fields["alarms"] = alarms(fields, config)
-    return Selection(batches, np.setdiff1d(np.arange(num_pairs), batches), fields)
+    return Selection(batches, without(np.arange(num_pairs), batches), fields)
 
 
 def check_request(config: SelectionConfig, num_pairs: int, batch_size: int) -> None:
