@@ -112,14 +112,21 @@ def measure_affinity(
 
 @numba.njit(nogil=True, cache=True)
 def count_components(indptr, indices):
-    """Connected components of a symmetric graph, by union-find; scipy's search copies the weights into float64."""
+    """Connected components of a symmetric graph with sorted indices, by union-find.
+
+    scipy's search copies the weights into float64.
+    """
     num_components = len(indptr) - 1
     parents = np.arange(num_components)
     for node in range(len(parents)):
+        own = _root(parents, node)
         for other in indices[indptr[node] : indptr[node + 1]]:
-            first, second = _root(parents, node), _root(parents, other)
-            if first != second:
-                parents[max(first, second)] = min(first, second)
+            if other >= node:  # the link is seen from the other end
+                break
+            root = _root(parents, other)
+            if root != own:
+                parents[max(root, own)] = min(root, own)
+                own = min(root, own)
                 num_components -= 1
     return num_components
 
