@@ -1,13 +1,15 @@
 """A whole selection, from mapped embeddings to batches: seconds of its stages, peak memory, and how both grow with N.
 
-    python -m benchmarks.whole power:100000 power:1000000 --batch-size 64
+    python -m benchmarks.whole power:100000 power:1000000 --batch-size 64 --repeats 3
 
 Unlike in the tables of `selection.py`, the search for neighbours counts in the memory, N need not be a multiple of B,
-and duplicates are looked for. Every size runs in a process of its own. Prints a table.
+and duplicates are looked for. Every selection runs in a process of its own; sizes take turns, so that a slow hour of
+the machine does not fall on one of them. Prints a table of medians.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,12 +34,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", nargs="+", metavar="KIND:N", help="as in benchmarks/selection.py")
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.folder:
         print(json.dumps(select_from(args.folder, args.batch_size)))
         return
-    rows = [run(data, args.batch_size) for data in args.data]
+    rows = run(args.data, args.batch_size, args.repeats)
     stages = list(dict.fromkeys(stage for row in rows for stage in row["seconds"]))
     print(f"| data | {' | '.join(stages)} | total s | peak MiB | peak / (U, V, graph) |")
     print("|---" * (len(stages) + 4) + "|")
@@ -51,17 +54,36 @@ def main() -> None:
         print(f"{small['data']} to {large['data']}: N^{power:.2f}")
 
 
-def run(data: str, batch_size: int) -> dict[str, Any]:
-    """Make the embeddings and select from them in another process."""
+def run(sizes: list[str], batch_size: int, num_repeats: int) -> list[dict[str, Any]]:
+    """Make the embeddings and select from them in other processes; the medians of each size."""
     with tempfile.TemporaryDirectory() as folder:
-        num_pairs = write(data, Path(folder))
-        command = ["-m", "benchmarks.whole", data, "--batch-size", str(batch_size), "--in", folder]
-        done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, check=True)
-    return {"data": data, "pairs": num_pairs, **json.loads(done.stdout)}
+        places = {data: Path(folder, data.replace(":", "-")) for data in sizes}
+        num_pairs = {data: write(data, place) for data, place in places.items()}
+        found: dict[str, list[dict[str, Any]]] = {data: [] for data in sizes}
+        for data in sizes * num_repeats:
+            command = ["-m", "benchmarks.whole", data, "--batch-size", str(batch_size)]
+            command = [sys.executable, *command, "--in", str(places[data])]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            found[data].append(json.loads(done.stdout))
+            print(f"{data}: {found[data][-1]['total_s']:.1f} s", file=sys.stderr)
+    return [{"data": data, "pairs": num_pairs[data], **medians(found[data])} for data in sizes]
+
+
+def medians(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each number and of the seconds of each stage, over the repeats."""
+    seconds = {
+        stage: statistics.median(each["seconds"][stage] for each in found)
+        for stage in found[0]["seconds"]
+    }
+    others = found[0].keys() - {"seconds"}
+    return {"seconds": seconds} | {
+        name: statistics.median(each[name] for each in found) for name in others
+    }
 
 
 def write(data: str, folder: Path) -> int:
-    """Write U and V; how many pairs there are. They are gone from memory before anything is measured."""
+    """Write U and V; how many pairs there are."""
+    folder.mkdir()
     sides = embeddings(data)
     for name, rows in zip("UV", sides, strict=True):
         np.save(folder / f"{name}.npy", rows)
