@@ -145,10 +145,11 @@ def _search_cells(
     with one_blas_thread(), thread_pool() as pool:
         truth = [_truth(*sides, sample, k, pool) for sides in ((U, V), (V, U))]
         in_u, in_v = (divide(side, num_cells, rng, pool) for side in (U, V))
-        meetings = (
-            find_meetings(sample, truth[0], U, V, in_u, in_v),
-            find_meetings(sample, truth[1], V, U, in_v, in_u),
+        samples = (
+            (sample, truth[0], U, V, in_u, in_v),
+            (sample, truth[1], V, U, in_v, in_u),
         )
+        meetings = list(pool.map(lambda one: find_meetings(*one), samples))
         rule = rule_for(min_recall, meetings)
         del meetings
         look_into_cells(U, V, in_u, in_v, rule, v_of_u, u_of_v, pool, partial(told, 0))

@@ -27,36 +27,27 @@ def subgraph(
     Returns:
         Symmetric [m, m], with sorted indices.
     """
-    num_nodes = len(nodes)
-    source = affinity.indptr, affinity.indices, affinity.data
-    places[nodes] = np.arange(num_nodes, dtype=np.int32)
-    indptr = np.zeros(num_nodes + 1, affinity.indptr.dtype)
-    _count_inside(*source[:2], nodes, places, indptr)
-    np.cumsum(indptr, out=indptr)
-    indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    _copy_inside(*source, nodes, places, indptr, indices, data)
+    places[nodes] = np.arange(len(nodes), dtype=np.int32)
+    starts, ends = affinity.indptr[nodes], affinity.indptr[nodes + 1]
+    most = int((ends - starts).sum())
+    indices, data = np.empty(most, np.int32), np.empty(most, np.float32)
+    indptr = np.zeros(len(nodes) + 1, affinity.indptr.dtype)
+    _copy_inside(starts, ends, affinity.indices, affinity.data, places, indptr, indices, data)
     places[nodes] = -1
-    return sp.csr_array((data, indices, indptr), shape=(num_nodes, num_nodes))
+    kept = slice(indptr[-1])  # memory that nobody writes to is not taken
+    return sp.csr_array((data[kept], indices[kept], indptr), shape=(len(nodes),) * 2)
 
 
 @numba.njit(nogil=True, cache=True)
-def _count_inside(indptr, indices, nodes, places, counts):
-    """counts[k + 1] = links of nodes[k] to others of `nodes`."""
-    for k in range(len(nodes)):
-        for entry in range(indptr[nodes[k]], indptr[nodes[k] + 1]):
-            counts[k + 1] += places[indices[entry]] >= 0
-
-
-@numba.njit(nogil=True, cache=True)
-def _copy_inside(indptr, indices, data, nodes, places, starts, inside, weights):
-    """These links, row by row."""
-    for k in range(len(nodes)):
-        end = starts[k]
-        for entry in range(indptr[nodes[k]], indptr[nodes[k] + 1]):
+def _copy_inside(starts, ends, indices, data, places, indptr, inside, weights):
+    """The links to others of the nodes, row by row."""
+    place = 0
+    for k in range(len(starts)):
+        for entry in range(starts[k], ends[k]):
             if places[indices[entry]] >= 0:
-                inside[end] = places[indices[entry]]
-                weights[end] = data[entry]
-                end += 1
+                inside[place], weights[place] = places[indices[entry]], data[entry]
+                place += 1
+        indptr[k + 1] = place
 
 
 def strongest_links(
