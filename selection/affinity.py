@@ -26,7 +26,6 @@ import scipy.sparse as sp
 from jaxtyping import Float32, Int32
 
 from selection.knn import Neighbors
-from selection.prefetch import AHEAD, prefetch
 from selection.threads import in_ranges, thread_pool
 
 
@@ -189,9 +188,6 @@ def _fill_upper(indptr, indices, data, U, V, positives, num_negatives, inverse_t
     for k in range(start, stop):
         row = indices[indptr[k] : indptr[k + 1]]
         for entry in range(indptr[k] + np.searchsorted(row, k), indptr[k + 1]):
-            if entry + AHEAD < indptr[k + 1]:
-                prefetch(U, indices[entry + AHEAD])
-                prefetch(V, indices[entry + AHEAD])
             l = indices[entry]  # noqa: E741
             kl, lk = similarities(U, V, k, l)
             total = np.float32(0)

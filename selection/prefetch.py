@@ -2,7 +2,8 @@
 
 Whoever follows the links of 10^6 nodes waits for memory: every neighbour is another line that is in no cache, and loops
 over short rows leave the processor no room to look ahead by itself. The ids of the next neighbours are known, so their
-rows can be on their way meanwhile: products with the matrix take half the time (benchmarks/NOTES.md).
+rows can be on their way meanwhile: products with the matrix take half the time. Where single numbers are read, or long
+rows, the processor is ahead by itself, and a hint gains nothing (benchmarks/NOTES.md).
 """
 
 import numba
