@@ -40,8 +40,9 @@ test: install  ## the default tests, ten minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n 2 tests/unit
 	$(BIN)/python -m pytest -m "not slow and not slurm" --ignore=tests/unit
 
-test-slow: install  ## the tests that take longer
-	$(BIN)/python -m pytest -m "slow and not slurm"
+test-slow: install  ## the tests that take longer, with those of SLURM, in one go: they share a run
+	sh tests/slurm/install.sh
+	$(BIN)/python -m pytest -m "slow or slurm"
 
 test-slurm: install  ## SLURM's real daemons, installed (as root, on Debian), started and stopped
 	sh tests/slurm/install.sh

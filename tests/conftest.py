@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.tiny_run import complete, tiny_settings, write_tiny_data
+
 # An example that is slow says that the machine is busy, or that Numba compiles.
 settings.register_profile("coterie", deadline=None)
 settings.load_profile("coterie")
@@ -32,3 +34,23 @@ def random_pairs():
     rng = np.random.default_rng(7)
     U = rng.standard_normal((400, 12))
     return unit_rows(U), unit_rows(U + 0.5 * rng.standard_normal(U.shape))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_tiny_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides(tiny_data):
+    return tiny_settings(tiny_data)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_overrides, tmp_path_factory):
+    """The smallest run from start to end, and what it printed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    result = complete(run_dir, tiny_overrides)
+    return run_dir, result

@@ -6,38 +6,28 @@ from contextlib import contextmanager
 import pytest
 
 from selection.schedule import open_schedule
-from tests.integration.conftest import DEADLINE_S, wait_for, write_shards
-from tests.integration.test_run import (
-    NUM_BATCHES,
+from tests.tiny_run import (
+    BATCH_SIZE,
+    DEADLINE_S,
+    STEPS_PER_ROUND,
     command,
     complete,
     losses,
+    wait_for,
     wait_for_step,
+    write_shards,
 )
 
 pytestmark = pytest.mark.ray
-
-EPOCHS_PER_ROUND = 8
-STEPS_PER_ROUND = EPOCHS_PER_ROUND * NUM_BATCHES
 
 
 @pytest.fixture(scope="module")
 def overrides(tiny_overrides):
     return [
         *tiny_overrides,
-        f"selection.refresh.epochs_per_round={EPOCHS_PER_ROUND}",
         "selection.refresh.keep_ranks=false",  # each rank needs a CPU of its own
-        "train.log_every_steps=1",
         "train.checkpoint_every_steps=20",
     ]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(overrides, tmp_path_factory):
-    """On this machine, where ranks need no CPU of their own and stay between rounds; which changes no loss."""
-    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
-    complete(run_dir, [*overrides, "selection.refresh.keep_ranks=true"])
-    return run_dir
 
 
 @contextmanager
@@ -64,43 +54,10 @@ def schedules(run_dir):
 
 
 @pytest.mark.slow
-def test_a_node_that_is_lost_in_training_and_replaced(cluster, overrides, undisturbed, tmp_path):
-    run_dir = tmp_path / "run"
-    node = cluster.add_node(num_cpus=1)
-    with running(cluster, run_dir, overrides) as process:
-        wait_for_step(run_dir, 30, process)
-        cluster.remove_node(node, allow_graceful=False)
-        assert max(losses(run_dir)) < STEPS_PER_ROUND
-        cluster.add_node(num_cpus=1)
-    assert "going on from" in (run_dir / "logs" / "latest" / "rank-0.log").read_text()
-    assert [s.content_hash for s in schedules(run_dir)] == [
-        s.content_hash for s in schedules(undisturbed)
-    ]
-    assert losses(run_dir) == losses(undisturbed)
-
-
-@pytest.mark.slow
-def test_a_node_that_is_lost_in_training_and_stays_away(cluster, overrides, undisturbed, tmp_path):
-    """The ranks go on with fewer: other sums of gradients, but the same ids in the same order."""
-    run_dir = tmp_path / "run"
-    node = cluster.add_node(num_cpus=1)
-    fewer = ["train.min_ranks=1", "ray.join_timeout_s=30"]
-    with running(cluster, run_dir, [*overrides, *fewer]) as process:
-        wait_for_step(run_dir, 30, process)
-        cluster.remove_node(node, allow_graceful=False)
-    assert "training on 1 ranks instead of 2" in run_dir.with_suffix(".txt").read_text()
-    found, expected = losses(run_dir), losses(undisturbed)
-    assert list(found) == list(expected)
-    first = range(1, STEPS_PER_ROUND + 1)  # the second schedule depends on the weights
-    assert [found[step] for step in first] == pytest.approx(
-        [expected[step] for step in first], rel=0.05
-    )
-    assert len(schedules(run_dir)) == 2
-
-
-@pytest.mark.slow
-def test_a_node_that_is_lost_in_embedding_and_replaced(cluster, overrides, tmp_path):
-    """Shards that were finished stay, and the others are embedded elsewhere."""
+def test_nodes_that_are_lost_in_embedding_and_in_training_and_replaced(
+    cluster, overrides, tmp_path
+):
+    """Shards that were finished stay, and the others are embedded elsewhere; training goes on as it was."""
     write_shards(tmp_path / "data", 2000, 50, seed=0)
     overrides = [
         *overrides,
@@ -109,18 +66,48 @@ def test_a_node_that_is_lost_in_embedding_and_replaced(cluster, overrides, tmp_p
         "selection.refresh.embeddings=computed",
     ]
     alone, run_dir = tmp_path / "alone", tmp_path / "run"
+    # here, ranks need no CPU of their own and stay between rounds; which changes no loss
     complete(alone, [*overrides, "selection.refresh.keep_ranks=true"])
 
-    cluster.add_node(num_cpus=1)
+    training = {"num_cpus": 1, "labels": {"work": "training"}}
     selecting = {"num_cpus": 1, "labels": {"work": "selection"}}
-    node = cluster.add_node(**selecting)
-    with running(
-        cluster, run_dir, [*overrides, "ray.selection_labels={work: selection}"]
-    ) as process:
+    apart = ["ray.train_labels={work: training}", "ray.selection_labels={work: selection}"]
+    cluster.add_node(**training)
+    of_a_rank, of_a_worker = cluster.add_node(**training), cluster.add_node(**selecting)
+    with running(cluster, run_dir, [*overrides, *apart]) as process:
         shards = run_dir / "embeddings" / "round-00000" / "train"
         wait_for(lambda: list(shards.glob("shard-*.npy")), process)
-        cluster.remove_node(node, allow_graceful=False)
+        cluster.remove_node(of_a_worker, allow_graceful=False)
         assert len(list(shards.glob("shard-*.npy"))) < 40
         cluster.add_node(**selecting)
+
+        last = 2000 // BATCH_SIZE  # of the first round
+        wait_for_step(run_dir, last + 30, process)
+        cluster.remove_node(of_a_rank, allow_graceful=False)
+        assert max(losses(run_dir)) < 2 * last
+        cluster.add_node(**training)
     assert "an embedding worker died" in (run_dir / "logs" / "latest" / "driver.log").read_text()
+    assert "going on from" in (run_dir / "logs" / "latest" / "rank-0.log").read_text()
+    assert [s.content_hash for s in schedules(run_dir)] == [
+        s.content_hash for s in schedules(alone)
+    ]
     assert losses(run_dir) == losses(alone)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_in_training_and_stays_away(cluster, overrides, finished, tmp_path):
+    """The ranks go on with fewer: other sums of gradients, but the same ids in the same order."""
+    run_dir = tmp_path / "run"
+    node = cluster.add_node(num_cpus=1)
+    fewer = ["train.min_ranks=1", "ray.join_timeout_s=30"]
+    with running(cluster, run_dir, [*overrides, *fewer]) as process:
+        wait_for_step(run_dir, 30, process)
+        cluster.remove_node(node, allow_graceful=False)
+    assert "training on 1 ranks instead of 2" in run_dir.with_suffix(".txt").read_text()
+    found, expected = losses(run_dir), losses(finished[0])
+    assert list(found) == list(expected)
+    first = range(1, STEPS_PER_ROUND + 1)  # the second schedule depends on the weights
+    assert [found[step] for step in first] == pytest.approx(
+        [expected[step] for step in first], rel=0.05
+    )
+    assert len(schedules(run_dir)) == 2

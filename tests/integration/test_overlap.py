@@ -12,13 +12,14 @@ from launcher.run_dir import read_lines
 from launcher.stopping import EXIT_STOPPED
 from selection.artifacts import has_manifest
 from selection.schedule import open_schedule, schedule_folder
-from tests.integration.conftest import DEADLINE_S, wait_for
-from tests.integration.test_run import (
+from tests.tiny_run import (
+    DEADLINE_S,
     NUM_BATCHES,
     command,
     complete,
     coterie,
     losses,
+    wait_for,
 )
 from trainer.checkpoint import complete_checkpoints
 
@@ -39,6 +40,7 @@ def overrides(tiny_overrides):
         f"selection.refresh.epochs_per_round={EPOCHS_PER_ROUND}",
         f"train.num_steps={TOTAL_STEPS}",
         f"train.checkpoint_every_steps={FIRST_SAVE}",
+        "train.log_every_steps=5",  # stopped between two lines, a run has one more
         "train.keep_checkpoints=1",
         "ray.num_cpus=4",  # two for the ranks, whatever this machine has
     ]

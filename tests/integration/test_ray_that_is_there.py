@@ -9,8 +9,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
 
-from tests.integration.conftest import DEADLINE_S, wait_for
-from tests.integration.test_run import NUM_BATCHES, command, complete, losses
+from tests.tiny_run import DEADLINE_S, NUM_BATCHES, command, complete, losses, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

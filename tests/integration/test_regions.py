@@ -19,7 +19,7 @@ from selection.regional import RegionalJob, choose_regionally
 from selection.schedule import open_schedule
 from selection.select import make_random_schedule
 from tests.conftest import planted_pairs
-from tests.integration.conftest import NUM_TRAIN
+from tests.tiny_run import NUM_TRAIN
 
 pytestmark = pytest.mark.ray
 

@@ -11,11 +11,9 @@ import pytest
 import yaml
 
 from launcher.run_dir import read_lines
-from tests.integration.conftest import DEADLINE_S, EPOCHS_PER_ROUND, NUM_TRAIN, wait_for
+from tests.tiny_run import DEADLINE_S, TOTAL_STEPS, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-NUM_STEPS = 2 * EPOCHS_PER_ROUND * (NUM_TRAIN // 8)
 
 
 @pytest.fixture
@@ -79,6 +77,6 @@ def test_trials_side_by_side_stopped_and_gone_on_with(study_file, tmp_path):
             assert line["validation/u_to_v/mrr"] == line["u_to_v/mrr"]  # the same shards
     results = json.loads((tmp_path / "study" / "results.json").read_text())
     assert [(t["arm"], t["steps"][-1]) for t in results["trials"]] == [
-        ("random", NUM_STEPS), ("rcm", NUM_STEPS),
+        ("random", TOTAL_STEPS), ("rcm", TOTAL_STEPS),
     ]  # fmt: skip
     assert results["prices"]["refresh_s"]["rcm"] > results["prices"]["refresh_s"]["random"] == 0

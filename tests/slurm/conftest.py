@@ -9,8 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.conftest import tiny_data, tiny_overrides  # noqa: F401  # fixtures
-from tests.integration.test_run import complete
 from tests.slurm.cluster import running_cluster, submitted_job, why_not
 
 _TELL = """
@@ -50,7 +48,7 @@ def coterie(cluster):
 
 
 @pytest.fixture
-def submit(cluster, coterie, tiny_overrides):  # noqa: F811
+def submit(cluster, coterie, tiny_overrides):
     """Submit the tiny run, and return the number of the job; jobs that a test leaves behind are cancelled."""
     jobs = []
 
@@ -95,20 +93,6 @@ def tell(cluster, submit, stub):
         return {path.stem: json.loads(path.read_text()) for path in told}
 
     return run
-
-
-@pytest.fixture(scope="session")
-def overrides(tiny_overrides):  # noqa: F811
-    """Of a run whose rounds train for some seconds: SLURM looks into its queue every three."""
-    return [*tiny_overrides, "train.log_every_steps=1", "selection.refresh.epochs_per_round=8"]
-
-
-@pytest.fixture(scope="session")
-def alone(overrides, tmp_path_factory):
-    """The same run on this machine, without SLURM."""
-    run_dir = tmp_path_factory.mktemp("runs") / "alone"
-    complete(run_dir, overrides)
-    return run_dir
 
 
 def job_processes(job):

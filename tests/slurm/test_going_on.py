@@ -3,19 +3,19 @@
 import pytest
 
 from launcher.run_dir import read_lines
-from tests.integration.test_run import losses
 from tests.slurm.cluster import wait_until
 from tests.slurm.test_two_nodes import RUN_S, log, wait_for_first_step, wait_for_restart
+from tests.tiny_run import losses
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ray]
 
 
 def test_stopped_at_its_start_and_preempted_and_requeued_in_training(
-    cluster, submit, overrides, alone, tmp_path
+    cluster, submit, finished, tmp_path
 ):
     """Requeued by hand, all processes are told at once to end, so what came after the last checkpoint is done again."""
     run_dir = tmp_path / "run"
-    job = submit(run_dir, *overrides, "--partition", "low")
+    job = submit(run_dir, "--partition", "low")
 
     # RUNNING comes before the script runs, and a signal before its traps is lost
     wait_until((run_dir / "logs" / "submit-001" / f"job-{job}.0").exists, "start", 30)
@@ -36,18 +36,17 @@ def test_stopped_at_its_start_and_preempted_and_requeued_in_training(
 
     assert cluster.wait_for_end(job, RUN_S) == "COMPLETED", log(run_dir)
     assert log(run_dir).count("going on from step") == 2
-    assert losses(run_dir) == losses(alone)
+    assert losses(run_dir) == losses(finished[0])
     assert {path.name for path in run_dir.glob("logs/submit-001/job-*")} == {
         f"job-{job}.{attempt}" for attempt in range(4)
     }
 
 
-def test_an_orphan_beside_its_requeued_copy_stops(cluster, submit, overrides, tmp_path):
+def test_an_orphan_beside_its_requeued_copy_stops(cluster, submit, tmp_path):
     """SLURM gives up a node on which the run goes on, and starts the job again on the other one."""
     run_dir = tmp_path / "run"
     job = submit(
         run_dir,
-        *overrides,
         *("--nodes", 1, "--cpus-per-node", 2),
         *("selection.refresh.epochs_per_round=400", "train.checkpoint_every_steps=100"),
     )

@@ -9,9 +9,9 @@ import pytest
 from launcher.network import first_ephemeral_port
 from launcher.network import listening_ports as listening_ports_here
 from selection.schedule import open_schedule
-from tests.integration.test_run import losses
 from tests.slurm.cluster import OVER, wait_until
 from tests.slurm.conftest import job_processes
+from tests.tiny_run import losses
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ray]
 
@@ -55,10 +55,10 @@ def listening_ports(job):
     return ports
 
 
-def test_two_jobs_on_the_same_nodes(cluster, submit, overrides, alone, tmp_path):
+def test_two_jobs_on_the_same_nodes(cluster, submit, finished, tmp_path):
     """Two jobs side by side keep apart; one is cancelled and leaves nothing; the other ends as a run without SLURM."""
     run_dirs = tmp_path / "kept", tmp_path / "cancelled"
-    kept, cancelled = jobs = [submit(run_dir, *overrides) for run_dir in run_dirs]
+    kept, cancelled = jobs = [submit(run_dir) for run_dir in run_dirs]
     for job, run_dir in zip(jobs, run_dirs, strict=True):
         wait_for_first_step(cluster, job, run_dir)
     assert [cluster.state(job) for job in jobs] == ["RUNNING"] * 2
@@ -80,11 +80,11 @@ def test_two_jobs_on_the_same_nodes(cluster, submit, overrides, alone, tmp_path)
     assert listening_ports_here().isdisjoint(ports[1])
 
     assert cluster.wait_for_end(kept, RUN_S) == "COMPLETED", log(run_dirs[0])
-    assert losses(run_dirs[0]) == losses(alone)
+    assert losses(run_dirs[0]) == losses(finished[0])
     for number in range(2):
         hashes = {
             open_schedule(run_dir / "schedules" / f"round-0000{number}").content_hash
-            for run_dir in (run_dirs[0], alone)
+            for run_dir in (run_dirs[0], finished[0])
         }
         assert len(hashes) == 1
     ranks = run_dirs[0].glob("logs/submit-001/job-*/ray-n*/ray-train-app-worker-*.log")

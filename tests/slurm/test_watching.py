@@ -12,14 +12,14 @@ from trainer.checkpoint import complete_checkpoints
 pytestmark = [pytest.mark.slurm, pytest.mark.ray]
 
 
-def test_a_run_is_followed_and_stopped(cluster, coterie, submit, overrides, tmp_path):
+def test_a_run_is_followed_and_stopped(cluster, coterie, submit, tmp_path):
     run_dir = tmp_path / "run"
 
     def status():
         (standing,) = json.loads(coterie("status", "--json", run_dir).stdout)
         return standing["state"], {each["job_id"]: each["state"] for each in standing["jobs"]}
 
-    job = submit(run_dir, *overrides, "selection.refresh.epochs_per_round=400")
+    job = submit(run_dir, "selection.refresh.epochs_per_round=400")
     assert status() in [("queued", {job: "PENDING"}), ("running", {job: "RUNNING"})]
     wait_for_first_step(cluster, job, run_dir)
     assert status() == ("running", {job: "RUNNING"})
