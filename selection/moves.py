@@ -41,6 +41,7 @@ more is much, end near their size as well."""
 
 _NUM_TURNS = 16
 _LEAST_GAIN = np.float32(1e-4)
+_MANY_MOVES = 500  # to tell of fewer takes no longer than to wake threads
 
 
 class Graph(NamedTuple):
@@ -122,7 +123,7 @@ def sweep(graph: Graph, seats: Seats, step: np.float32, pool: ThreadPoolExecutor
         in_ranges(look, len(wishes), pool)
         moved = _fulfil(graph, seats, step, turn, wishes)
         if moved:
-            in_ranges(tell, len(seats.batch_of), pool)
+            in_ranges(tell, len(seats.batch_of), pool if moved > _MANY_MOVES else None)
         num_moves += moved
     return num_moves
 
