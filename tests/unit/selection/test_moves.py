@@ -90,7 +90,8 @@ def test_planted_blocks_are_mended():
     assert {frozenset(batch) for batch in batches} == {frozenset(batch) for batch in truth}
 
 
-def test_the_number_of_threads_changes_nothing():
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    monkeypatch.setattr(moves, "_MANY_MOVES", 0)  # so that threads tell of them as well
     graph = random_graph(4000, 40_000, 0).astype(np.float32)
     start = np.arange(4000).reshape(-1, 16)
     most = numba.get_num_threads()
