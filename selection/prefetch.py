@@ -38,4 +38,5 @@ def _touch(typing_context, array, offset):
 def prefetch(array, row):
     """Ask for `array[row]`, C-contiguous."""
     for line in range(0, array.strides[0], _LINE):
-        _touch(array, row * array.strides[0] + line)
+        offset = row * array.strides[0] + line
+        _touch(array, offset)  # pyright: ignore[reportCallIssue]  # Numba puts the context first
